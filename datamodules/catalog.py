@@ -1,0 +1,167 @@
+"""Data sets: which files they are, and how they part into training, validation and test images."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.images import SUFFIXES, DataError, image_files, listing, read_header
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: the set it is reported under, its name there, its clean file and, in pairs, its noisy one."""
+
+    set: str
+    name: str
+    clean: Path
+    noisy: Path | None = None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a run. No image is in two splits."""
+
+    train: list[Item]
+    val: list[Item]
+    test: list[Item]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A published set: the folder under the data root, how many images it holds, and where to get it."""
+
+    folder: str
+    count: int
+    source: str
+
+
+SETS = {
+    "Train400": ImageSet("Train400", 400, "the 400 grey 180×180 training crops in the repository cszn/DnCNN"),
+    "CBSD432": ImageSet("CBSD432", 432, "the repository BIDS/BSDS500 (500 RGB images), less the 68 images of CBSD68"),
+    "Set12": ImageSet("Set12", 12, "testsets/Set12 in the repository cszn/DnCNN"),
+    "BSD68": ImageSet("BSD68", 68, "testsets/BSD68 in the repository cszn/DnCNN"),
+    "CBSD68": ImageSet("CBSD68", 68, "testsets/CBSD68 in the repository cszn/FFDNet"),
+}
+
+
+def find(name: str, root: str) -> list[Item]:
+    """The images of a named set below the data root, sorted by file name.
+
+    Raises:
+        DataError: the root, the set or some of its images are missing: what was looked for, where, how to get it.
+    """
+    wanted = SETS[name]
+    directory = Path(root).resolve() / wanted.folder
+    found = [p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES] if directory.is_dir() else []
+    if len(found) != wanted.count:
+        state = f"holds {len(found)} images" if directory.is_dir() else "does not exist"
+        raise DataError(
+            f"data set {name}: looked for {wanted.count} images in {directory}, which {state}.\n"
+            f"  Get it from {wanted.source}, and put the images there,\n"
+            f"  or point the environment variable DENOISERS_DATA (or data_root=DIR) at the folder that holds {name}."
+        )
+    return [Item(name, path.stem, path) for path in sorted(found)]
+
+
+def part(items: Sequence[Item], sizes: Sequence[int], split_seed: int) -> list[list[Item]]:
+    """The items in parts of the given sizes, drawn by the seed, each in the order of the items."""
+    order = np.random.default_rng(split_seed).permutation(len(items))
+    bounds = np.cumsum([0, *sizes])
+    return [[items[i] for i in sorted(order[a:b])] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:
+    """A named training set, of which ``hold_out`` images are for validation, and named test sets."""
+    items = find(train, root)
+    learn, val = part(items, [len(items) - hold_out, hold_out], split_seed)
+    return Splits(learn, val, [item for name in test for item in find(name, root)])
+
+
+def sample(*, channels: int, train: Sequence[str], val: Sequence[str], test: Sequence[str]) -> Splits:
+    """Natural images that ship inside scikit-image (CC0 or public domain), by file name.
+
+    With ``channels=3`` the grey ones among them are left out.
+    """
+    directory = Path(str(files("skimage") / "data"))
+
+    def items(names: Sequence[str]) -> list[Item]:
+        paths = [directory / name for name in names]
+        return [Item("sample", p.stem, p) for p in paths if read_header(p).channels >= channels]
+
+    return Splits(items(train), items(val), items(test))
+
+
+def folder(
+    *,
+    path: str | None,
+    train: str | None,
+    val: str | None,
+    test: str | None,
+    fractions: Sequence[float],
+    split_seed: int,
+) -> Splits:
+    """One directory parted by ``fractions`` and the seed, or three directories.
+
+    Raises:
+        DataError: neither or both are given, the fractions do not add up to 1, too few images, or a file in two splits.
+    """
+    if (path is None) == (train is None):
+        raise DataError(
+            "data=folder needs either data.path=DIR, which is parted into training, validation and test images, "
+            "or data.train=DIR data.val=DIR data.test=DIR"
+        )
+    if path is not None:
+        return _parted(_directory(path), fractions, split_seed)
+    missing = [f"data.{name}" for name, value in (("val", val), ("test", test)) if value is None]
+    if missing or train is None or val is None or test is None:
+        raise DataError(f"data=folder with data.train needs {' and '.join(missing)} as well")
+    splits = Splits(_directory(train), _directory(val), _directory(test))
+    seen: dict[Path, str] = {}
+    for name, items in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        for item in items:
+            if (other := seen.setdefault(item.clean.resolve(), name)) != name:
+                raise DataError(f"{item.clean} is in both data.{other} and data.{name}: no image may be in two splits")
+    return splits
+
+
+def pairs(*, noisy: str | None, clean: str | None, fractions: Sequence[float], split_seed: int) -> Splits:
+    """Noisy and clean files of the same relative names (suffixes may differ), parted by ``fractions`` and the seed.
+
+    Raises:
+        DataError: a directory is not given, a file has no partner, or too few pairs.
+    """
+    if noisy is None or clean is None:
+        raise DataError("data=pairs needs data.noisy=DIR and data.clean=DIR, with files of the same names")
+    clean_items, noisy_items = _directory(clean), {item.name: item for item in _directory(noisy)}
+    lonely = [f"{item.clean}: no noisy partner" for item in clean_items if item.name not in noisy_items]
+    names = {item.name for item in clean_items}
+    lonely += [f"{item.clean}: no clean partner" for name, item in noisy_items.items() if name not in names]
+    if lonely:
+        raise DataError(f"data=pairs: {len(lonely)} files have no partner of the same name:\n" + listing(lonely))
+    items = [Item(i.set, i.name, i.clean, noisy_items[i.name].clean) for i in clean_items]
+    return _parted(items, fractions, split_seed)
+
+
+def _directory(path: str) -> list[Item]:
+    """The images below a directory, named by their relative path without suffix."""
+    directory = Path(path)
+    items = [
+        Item(directory.resolve().name, str(file.relative_to(directory).with_suffix("")), file)
+        for file in image_files(directory)
+    ]
+    if twins := [f"{name}.*" for name, count in Counter(item.name for item in items).items() if count > 1]:
+        raise DataError(f"{directory} holds files that differ only in their suffix, rename them:\n" + listing(twins))
+    return items
+
+
+def _parted(items: list[Item], fractions: Sequence[float], split_seed: int) -> Splits:
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise DataError(f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1")
+    if len(items) < 3:
+        raise DataError(f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed")
+    val, test = (max(1, round(fraction * len(items))) for fraction in fractions[1:])
+    return Splits(*part(items, [len(items) - val - test, val, test], split_seed))

@@ -1,0 +1,223 @@
+"""The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules import seeds
+from datamodules.catalog import Item, Splits
+from datamodules.crops import Crops, EpochSampler
+from datamodules.images import DataError, Header, decode_all, listing, read_headers, to_channels, to_tensor
+from datamodules.noise.base import Noise, rms
+from datamodules.noise.none import NoNoise
+from datamodules.realisation import ContentSeeded
+
+log = logging.getLogger(__name__)
+SMALLEST_SCORED = 11  # SSIM's window
+
+Batch = dict[str, Any]
+Images = list[tuple[np.ndarray, ...]]
+
+
+class WholeImages(Dataset[dict[str, Any]]):
+    """Whole evaluation images, in order: ``clean`` and, in pairs, ``noisy`` [C, H, W], with ``name`` and ``set``."""
+
+    def __init__(self, images: Images, items: Sequence[Item]) -> None:
+        self.images, self.items = images, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        views = zip(("clean", "noisy"), self.images[index], strict=False)
+        return {view: to_tensor(image) for view, image in views} | {"name": self.items[index].name, "set": self.items[index].set}
+
+
+class DenoisingDataModule(L.LightningDataModule):
+    """Splits, loaders and noise. Headers are checked when it is built, pixels are decoded in ``setup``.
+
+    Batches: ``noisy`` and ``clean`` [B, C, H, W] float32 in [0, 1], ``level`` [B, 1, 1, 1], ``name``; whole images come
+    one at a time, with their ``set``.
+
+    Args:
+        splits: the images.
+        noise: clean → noisy; ``none`` for pairs.
+        realisation: how the protocol draws the noise of test images (validation is always content-seeded).
+        channels: 1 or 3. Colour images become grey by their BT.601 luma; grey ones never become colour.
+        patch_size: side of the training crops; images smaller than that are refused.
+        crops_per_image: an epoch is that many crops of each training image.
+        batch_size: crops per micro-batch and device.
+        num_workers: loader processes; None takes none up to two cores, else up to eight.
+        seed: of crops and training noise.
+        eval_seed: of evaluation noise.
+
+    Raises:
+        DataError: see the messages.
+    """
+
+    def __init__(
+        self,
+        *,
+        splits: Splits,
+        noise: Noise,
+        realisation: ContentSeeded,
+        channels: Literal[1, 3],
+        patch_size: int,
+        crops_per_image: int,
+        batch_size: int,
+        num_workers: int | None,
+        seed: int,
+        eval_seed: int,
+    ) -> None:
+        super().__init__()
+        self.splits, self.noise, self.realisation = splits, noise, realisation
+        self.channels, self.patch_size, self.crops_per_image = channels, patch_size, crops_per_image
+        self.batch_size, self.seed, self.eval_seed = batch_size, seed, eval_seed
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.num_workers = (0 if cores <= 2 else min(8, cores - 1)) if num_workers is None else num_workers
+        self.micro_batches = 0
+        self._decoded: dict[str, Images] = {}
+        self.headers: dict[str, list[Header]] = {}
+        self._check_numbers()
+        self._check_headers()
+
+    def _check_numbers(self) -> None:
+        for name in ("patch_size", "crops_per_image", "batch_size"):
+            if getattr(self, name) < 1:
+                raise DataError(f"data.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("seed", "eval_seed", "num_workers"):
+            if getattr(self, name) < 0:
+                raise DataError(f"{name}={getattr(self, name)}: must not be negative")
+        epoch = self.crops_per_image * len(self.splits.train)
+        if epoch < self.batch_size:
+            raise DataError(
+                f"data.batch_size={self.batch_size} is more than an epoch holds: data.crops_per_image="
+                f"{self.crops_per_image} × {len(self.splits.train)} training images = {epoch} crops; raise "
+                f"data.crops_per_image or lower data.batch_size"
+            )
+
+    def _check_headers(self) -> None:
+        items = [*self.splits.train, *self.splits.val, *self.splits.test]
+        if any(item.noisy for item in items) and not isinstance(self.noise, NoNoise):
+            raise DataError("data=pairs brings its own noise: add noise=none to the command")
+        for split in ("train", "val", "test"):
+            if not getattr(self.splits, split):
+                raise DataError(f"there is no {split} image with channels={self.channels}")
+        both = [(item.clean, item.noisy or item.clean) for item in items]
+        paths = list(dict.fromkeys(path for pair in both for path in pair))
+        headers = dict(zip(paths, read_headers(paths), strict=True))
+
+        uneven = [f"{c} is {_size(headers[c])}, {n} is {_size(headers[n])}" for c, n in both if headers[c] != headers[n]]
+        if uneven:
+            raise DataError("the two images of a pair must agree in size and channels:\n" + listing(uneven))
+        grey = [str(path) for path, header in headers.items() if header.channels < self.channels]
+        if grey:
+            raise DataError(
+                f"channels=3 was asked for, but {len(grey)} of {len(headers)} images are grey (1 channel); use channels=1 "
+                "or leave them out:\n" + listing(grey)
+            )
+        if colour := sum(header.channels > self.channels for header in headers.values()):
+            log.info(f"channels=1: {colour} of {len(headers)} images are colour and become grey by their BT.601 luma")
+
+        def refuse_below(side: int, split: str, remedy: str) -> None:
+            chosen = [(item, headers[item.clean]) for item in getattr(self.splits, split)]
+            small = [f"{item.clean} is {_size(h)}" for item, h in chosen if min(h.height, h.width) < side]
+            if small:
+                raise DataError(
+                    f"{len(small)} {split} images are smaller than {side}×{side} pixels; images too small are refused, "
+                    f"neither padded nor skipped: {remedy}:\n" + listing(small)
+                )
+
+        refuse_below(self.patch_size, "train", "lower data.patch_size or leave them out")
+        for split in ("val", "test"):
+            refuse_below(SMALLEST_SCORED, split, "leave them out (SSIM is not defined below its window)")
+            self.headers[split] = [headers[item.clean] for item in getattr(self.splits, split)]
+
+    def setup(self, stage: str) -> None:
+        """Decodes what the stage needs, once; one DataError names every file that fails."""
+        wanted = ("train", "val", "test") if stage == "fit" else ("val",) if stage == "validate" else ("test",)
+        missing = [split for split in wanted if split not in self._decoded]
+        items = [item for split in missing for item in getattr(self.splits, split)]
+        files = [path for item in items for path in (item.clean, item.noisy) if path]
+        pixels = dict(zip(files, decode_all(files), strict=True))
+        for split in missing:
+            self._decoded[split] = [
+                tuple(to_channels(pixels[path], self.channels) for path in (item.clean, item.noisy) if path)
+                for item in getattr(self.splits, split)
+            ]
+
+    def train_dataloader(self) -> DataLoader:
+        crops = Crops(
+            self._decoded["train"],
+            [item.name for item in self.splits.train],
+            patch_size=self.patch_size,
+            crops_per_image=self.crops_per_image,
+            seed=self.seed,
+        )
+        rank, world_size = self._place()
+        sampler = EpochSampler(len(crops), seed=self.seed, rank=rank, world_size=world_size)
+        if len(sampler) < self.batch_size:
+            raise DataError(f"{world_size} processes share {len(crops)} crops an epoch: raise data.crops_per_image")
+        return DataLoader(
+            crops,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=True,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return self._whole("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._whole("test")
+
+    def _whole(self, split: str) -> DataLoader:
+        images = WholeImages(self._decoded[split], getattr(self.splits, split))
+        rank, world_size = self._place()
+        # every rank takes as many steps: the last ones begin again, and who gathers the rows drops the doubles
+        steps = -(-len(images) // world_size)
+        share = [(rank + step * world_size) % len(images) for step in range(steps)]
+        return DataLoader(images, batch_size=1, sampler=share)
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Adds the noisy half and its level, where the batch is."""
+        clean = batch["clean"]
+        if "noisy" in batch:
+            return batch | {"level": rms((batch["noisy"] - clean).square())}
+        if self.trainer is not None and self.trainer.training:
+            return batch | self.corrupt_training(clean)
+        realisation = self.realisation if self.trainer is not None and self.trainer.testing else ContentSeeded()
+        drawn = [realisation(self.noise, image, self.eval_seed) for image in clean.cpu()]
+        noisy, level = (torch.stack(parts).to(clean) for parts in zip(*drawn, strict=True))
+        return batch | {"noisy": noisy, "level": level}
+
+    def corrupt_training(self, clean: Tensor) -> dict[str, Tensor]:
+        """Fresh noise from (seed, micro-batch count, rank); counts the micro-batch."""
+        seed = seeds.derive(self.seed, self.micro_batches, self._place()[0])
+        self.micro_batches += 1
+        with seeds.seeded(seed, clean.device):
+            noisy, level = self.noise.corrupt(clean)
+        return {"noisy": noisy, "level": level}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"micro_batches": self.micro_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.micro_batches = state_dict["micro_batches"]
+
+
+def _size(header: Header) -> str:
+    return f"{header.height}×{header.width}×{header.channels}"

@@ -1,0 +1,155 @@
+"""Image files: what a header says, the pixels, and the declared rule between grey and colour."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
+COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
+SHOWN = 10  # files named in one message
+
+
+class DataError(ValueError):
+    """Images that are missing, damaged, or do not fit what was asked of them. The message names them and the remedy."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before its pixels are read."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def image_files(directory: Path) -> list[Path]:
+    """The image files below a directory, sorted by path; hidden files and folders are left out.
+
+    Raises:
+        DataError: no such directory, or no image in it.
+    """
+    if not directory.is_dir():
+        raise DataError(f"no such directory: {directory}")
+    below = ((path, path.relative_to(directory)) for path in directory.rglob("*"))
+    files = sorted(
+        path
+        for path, name in below
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not any(part.startswith(".") for part in name.parts)
+    )
+    if not files:
+        raise DataError(f"no images in {directory} (looked for {', '.join(sorted(SUFFIXES))} in it and below)")
+    return files
+
+
+def read_header(path: Path) -> Header:
+    """Size and channels from a file's first bytes.
+
+    Raises:
+        DataError: not an image, or of a kind that is not supported (32-bit and float images).
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations 5 to 8 turn the picture by a quarter
+                width, height = height, width
+            mode = image.mode
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not an image that can be read") from error
+    except Exception as error:
+        raise DataError(f"{path}: {error}") from error
+    if mode not in GREY_MODES | COLOUR_MODES:
+        raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit and 16-bit grey or colour")
+    return Header(height, width, 1 if mode in GREY_MODES else 3)
+
+
+def decode(path: Path) -> np.ndarray:
+    """The pixels of a file, [H, W, C] with C = 1 or 3, uint8 or uint16; upright, alpha dropped, palettes as RGB.
+
+    Raises:
+        DataError: the file is truncated or damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            if path.suffix.lower() == ".png" and image.mode == "RGB" and _png_bit_depth(path) == 16:
+                return _decode_png_16(path)  # PIL would silently make it 8-bit
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16"):
+                pixels = np.asarray(image).astype(np.uint16)
+            else:
+                pixels = np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+    except Exception as error:
+        raise DataError(f"{path}: cannot be decoded ({error})") from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _png_bit_depth(path: Path) -> int:
+    """The bit depth that a PNG's header chunk gives (PNG specification, 11.2.2: the 25th byte)."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
+def _decode_png_16(path: Path) -> np.ndarray:
+    from kornia_rs.io import read_image_png_u16
+
+    return np.asarray(read_image_png_u16(str(path), "rgb"))
+
+
+def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """[H, W, C] → [H, W, channels]: colour becomes grey by its BT.601 luma, rounded; grey never becomes colour.
+
+    Raises:
+        DataError: a grey image where colour was asked for.
+    """
+    if pixels.shape[2] == channels:
+        return pixels
+    if channels == 3:
+        raise DataError("a grey image cannot serve as a colour one")
+    red, green, blue = (pixels[..., i].astype(np.uint64) for i in range(3))
+    luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16  # 0.299, 0.587, 0.114 in 16 bits
+    return luma.astype(pixels.dtype)[..., None]
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 or uint16 [H, W, C] → float32 [C, H, W] in [0, 1]."""
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    return torch.from_numpy(planes).div_(np.iinfo(pixels.dtype).max)
+
+
+def _each(function, paths: Sequence[Path]) -> list:  # type: ignore[no-untyped-def]
+    """``function`` over the paths in threads; every failure is named in one DataError."""
+
+    def attempt(path: Path):  # type: ignore[no-untyped-def]
+        try:
+            return function(path)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(attempt, paths))
+    if failures := [str(result) for result in results if isinstance(result, DataError)]:
+        raise DataError(f"{len(failures)} of {len(paths)} files cannot be used, repair or remove:\n" + listing(failures))
+    return results
+
+
+def read_headers(paths: Sequence[Path]) -> list[Header]:
+    """:func:`read_header` of each; one DataError names all that fail."""
+    return _each(read_header, paths)
+
+
+def decode_all(paths: Sequence[Path]) -> list[np.ndarray]:
+    """:func:`decode` of each; one DataError names all that fail."""
+    return _each(decode, paths)
+
+
+def listing(lines: Sequence[str]) -> str:
+    """The first lines of many, indented, and how many more there are."""
+    more = [f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n".join(f"  {line}" for line in [*lines[:SHOWN], *more])

@@ -1,0 +1,44 @@
+"""Photon shot noise and read noise, as a sensor has them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.noise.base import Noise, Params, as_range, draw_uniform, per_sample, rms
+
+
+class PoissonGaussianNoise(Noise):
+    """noisy = gain · Poisson(clean / gain) + N(0, (read / 255)²): variance = gain · clean + (read / 255)².
+
+    Foi, Trimeche, Katkovnik and Egiazarian, "Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image
+    Raw-Data", IEEE TIP 2008, with its a = gain and b = (read / 255)².
+
+    Args:
+        gain: the brightness that one photon adds, on the [0, 1] scale: white is 1 / gain photons. A number above 0, or a
+            range [a, b], from which each sample draws its own.
+        read: standard deviation of the read noise on the 0–255 scale; a number or a range.
+    """
+
+    def __init__(self, *, gain: float | Sequence[float], read: float | Sequence[float]) -> None:
+        super().__init__()
+        self.gain = as_range("gain", gain)
+        self.read = as_range("read", read)
+        if self.gain[0] == 0:
+            raise ValueError(f"gain={gain}: must be above 0 (white is 1 / gain photons)")
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
+        batch = batch_shape[0]
+        return {"gain": draw_uniform(batch, self.gain), "read": draw_uniform(batch, self.read) / 255}
+
+    def apply_transform(
+        self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        gain, read = (per_sample(params[name], input) for name in ("gain", "read"))
+        photons = torch.poisson(input.clamp(min=0) / gain)
+        return photons.mul_(gain).addcmul_(torch.randn_like(input), read)
+
+    def level(self, clean: Tensor, params: Params) -> Tensor:
+        gain, read = (per_sample(params[name], clean) for name in ("gain", "read"))
+        return rms(gain * clean.clamp(min=0) + read**2)

@@ -1,0 +1,38 @@
+"""How the noisy half of an evaluation pair is drawn: the corrupting half of a protocol.
+
+Both ways draw on the CPU, one image at a time, so batch size, workers, device and the training seed cannot change it.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules import seeds
+from datamodules.noise.base import Noise, Params
+
+
+class ContentSeeded:
+    """The noise of an image is a function of ``eval_seed`` and of the clean image itself, wherever it is filed."""
+
+    def __call__(self, noise: Noise, clean: Tensor, eval_seed: int) -> tuple[Tensor, Tensor]:
+        """Clean [C, H, W] in [0, 1] → noisy [C, H, W] and its level [1, 1, 1]."""
+        with seeds.seeded(seeds.derive(eval_seed, seeds.content(clean)), torch.device("cpu")):
+            params = noise.forward_parameters(clean[None].shape) | self.fixed(clean)
+            noisy, level = noise.corrupt(clean[None], params)
+        return noisy[0], level[0]
+
+    def fixed(self, clean: Tensor) -> Params:
+        """Random fields that the protocol prescribes."""
+        return {}
+
+
+class Kair(ContentSeeded):
+    """KAIR's test noise: NumPy's legacy generator, re-seeded with 0 for each image, drawn in float64 as [H, W, C].
+
+    KAIR defines Gaussian noise alone. What other noises draw, and a σ drawn from a range, is content-seeded.
+    """
+
+    def fixed(self, clean: Tensor) -> Params:
+        channels, height, width = clean.shape
+        field = np.random.RandomState(0).standard_normal((height, width, channels))  # noqa: NPY002
+        return {"normal": torch.from_numpy(field).permute(2, 0, 1)[None]}

@@ -1,0 +1,30 @@
+"""Everything random is a function of its names: a seed and what is being drawn."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def derive(*parts: int) -> int:
+    """A 64-bit seed from non-negative integers; other parts give an unrelated seed (NumPy's ``SeedSequence``)."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0])
+
+
+def content(image: Tensor) -> int:
+    """A 64-bit number that depends on nothing but an image's shape and values; [C, H, W]."""
+    array = np.ascontiguousarray(image.cpu().numpy())
+    digest = hashlib.sha256(str(array.shape).encode() + array.tobytes()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Within it, PyTorch's global generators (the only ones kornia knows) start from ``seed``; after it, all is as before."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

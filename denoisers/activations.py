@@ -1,0 +1,88 @@
+"""Spatial activations for any network.
+
+xUnit and its variants: Kligvasser, Rott Shaham and Michaeli, "xUnit: Learning a Spatial Activation Function for
+Efficient Image Restoration", CVPR 2018. An xUnit multiplies its input by a map that it computes from the input's
+neighbourhood, where ReLU multiplies by a map of zeros and ones computed pixel by pixel.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from denoisers.layers import require_odd, require_positive
+
+
+class GaussianGate(nn.Module):
+    """exp(−x²), the gate of the paper's equation (2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.exp(-x.square())
+
+
+GATES: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "gaussian": GaussianGate}
+
+
+class XUnit(nn.Module):
+    """x · gate(BN(depthwise k×k(ReLU(BN(x))))); [B, C, H, W] → the same shape.
+
+    Args:
+        num_features: channels C.
+        kernel_size: side k of the depthwise convolution, odd.
+        gate: ``sigmoid`` (the authors' published code) or ``gaussian`` (the paper's text).
+    """
+
+    def __init__(self, num_features: int, kernel_size: int = 9, gate: str = "sigmoid") -> None:
+        super().__init__()
+        require_positive(num_features=num_features)
+        require_odd(activation_kernel_size=kernel_size)
+        if gate not in GATES:
+            raise ValueError(f"activation_gate={gate!r}: must be one of {', '.join(GATES)}")
+        self.mask = nn.Sequential(
+            *self.front(num_features),
+            nn.Conv2d(num_features, num_features, kernel_size, padding=kernel_size // 2, groups=num_features),
+            nn.BatchNorm2d(num_features),
+            GATES[gate](),
+        )
+
+    def front(self, num_features: int) -> list[nn.Module]:
+        """What stands before the depthwise convolution."""
+        return [nn.BatchNorm2d(num_features), nn.ReLU()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask(x)
+
+
+class XUnitS(XUnit):
+    """The slim variant: x · gate(BN(depthwise k×k(x)))."""
+
+    def front(self, num_features: int) -> list[nn.Module]:
+        return []
+
+
+class XUnitD(XUnit):
+    """The dense variant: x · gate(BN(depthwise k×k(ReLU(BN(1×1(x))))))."""
+
+    def front(self, num_features: int) -> list[nn.Module]:
+        return [nn.Conv2d(num_features, num_features, 1), nn.BatchNorm2d(num_features), nn.ReLU()]
+
+
+ACTIVATIONS: dict[str, type[XUnit] | None] = {"relu": None, "xunit": XUnit, "xunit_s": XUnitS, "xunit_d": XUnitD}
+
+
+def activation_factory(name: str, kernel_size: int = 9, gate: str = "sigmoid") -> Callable[[int], nn.Module]:
+    """A function from a number of channels to a new activation.
+
+    Args:
+        name: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        kernel_size, gate: for the xUnits, see :class:`XUnit`; ReLU has neither.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation={name!r}: must be one of {', '.join(ACTIVATIONS)}")
+    spatial = ACTIVATIONS[name]
+    if spatial is None:
+        return lambda num_features: nn.ReLU(inplace=True)
+    return lambda num_features: spatial(num_features, kernel_size, gate)

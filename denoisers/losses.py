@@ -1,0 +1,52 @@
+"""Training losses that PyTorch does not have: estimate and clean image, both [B, C, H, W] → a scalar."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from denoisers.metrics import ssim
+
+
+def charbonnier(estimate: Tensor, clean: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean of √(d² + ε²): L1 with a smooth foot (Charbonnier et al., ICIP 1994)."""
+    return ((estimate - clean).square() + epsilon**2).sqrt().mean()
+
+
+class Charbonnier(nn.Module):
+    """:func:`charbonnier` with its ε, which must be positive."""
+
+    def __init__(self, *, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        if epsilon <= 0:
+            raise ValueError(f"epsilon={epsilon}: must be positive")
+        self.epsilon = epsilon
+
+    def forward(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        return charbonnier(estimate, clean, self.epsilon)
+
+
+class SSIM(nn.Module):
+    """1 − mean SSIM, on the unclamped estimate; crops of at least 11×11 pixels."""
+
+    def forward(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        return 1 - ssim(estimate, clean).mean()
+
+
+class WeightedSum(nn.Module):
+    """Σ weightᵢ · lossᵢ, itself a loss.
+
+    Args:
+        losses: name → loss.
+        weights: name → weight; the same names.
+    """
+
+    def __init__(self, *, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        if set(losses) != set(weights):
+            raise ValueError(f"weights are given for {sorted(weights)}, losses for {sorted(losses)}: name the same ones")
+        self.losses = nn.ModuleDict(losses)
+        self.weights = dict(weights)
+
+    def forward(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        terms = [weight * self.losses[name](estimate, clean) for name, weight in self.weights.items()]
+        return sum(terms[1:], start=terms[0])

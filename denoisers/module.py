@@ -1,0 +1,108 @@
+"""The LightningModule that trains, validates and tests any network. It knows no file, no Hydra and no logger."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from denoisers.checkpoint import architecture_difference
+from denoisers.metrics import Score, psnr
+from denoisers.schedulers import Schedule
+
+Batch = dict[str, Any]
+
+
+class DenoisingModule(L.LightningModule):
+    """A network, how it learns and how it is scored.
+
+    A batch is a dictionary: ``noisy`` and ``clean`` [B, C, H, W] in [0, 1], ``level`` [B, 1, 1, 1] (noise standard
+    deviation on the same scale) or a map [B, 1, H, W], ``name`` and ``set`` (lists of B strings).
+
+    Args:
+        network: ``network(noisy, level) -> estimate``; one without parameters is only tested.
+        loss: (estimate, clean) → scalar.
+        optimizer: parameters → optimiser.
+        scheduler: the learning-rate schedule.
+        score: the scoring half of the protocol.
+        baselines: name → network, scored beside the network in ``test_step``.
+        record: plain data that the checkpoint carries: the resolved configuration, versions, …
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        loss: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Schedule,
+        score: Score,
+        baselines: Mapping[str, nn.Module] | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.loss = loss
+        self.build_optimizer = optimizer
+        self.schedule = scheduler
+        self.score = score
+        self.baselines = nn.ModuleDict(baselines)
+        self.record = dict(record or {})
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there is anything to train."""
+        return any(p.requires_grad for p in self.network.parameters())
+
+    def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] → the clean estimate, same shape, unclamped."""
+        return self.network(noisy, level)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        estimate, clean = self(batch["noisy"], batch["level"]).float(), batch["clean"]
+        loss = self.loss(estimate, clean)
+        with torch.no_grad():
+            train_psnr = psnr(estimate.clamp(0, 1), clean).mean()
+        self.log_dict({"train/loss": loss, "train/psnr": train_psnr}, prog_bar=True, batch_size=len(clean))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        estimate = self.estimate(self.network, batch)
+        for metric, values in self.score(estimate, batch["clean"]).items():
+            # Lightning's mean over batches, weighted by their size, is the mean over images
+            self.log(f"val/{metric}", values.mean(), prog_bar=True, batch_size=len(values), sync_dist=True)
+        return estimate
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Returns ``estimate`` and ``scores``: column → [B], the baselines' columns named ``NAME_psnr``, ``NAME_ssim``."""
+        estimate = self.estimate(self.network, batch)
+        scores = self.score(estimate, batch["clean"])
+        for name, baseline in self.baselines.items():
+            columns = self.score(self.estimate(baseline, batch), batch["clean"])
+            scores |= {f"{name}_{metric}": values for metric, values in columns.items()}
+        return {"estimate": estimate, "scores": scores}
+
+    def estimate(self, network: nn.Module, batch: Batch) -> Tensor:
+        """The network's estimate in float32 whatever the training precision: bf16 shifts a PSNR by 0.005 dB."""
+        with torch.autocast(self.device.type, enabled=False):
+            return network(batch["noisy"], batch["level"])
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.build_optimizer([p for p in self.parameters() if p.requires_grad])
+        self.trainer.fit_loop.setup_data()  # or the number of batches is not known yet
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ValueError("a schedule needs a length: give trainer.max_steps or trainer.max_epochs")
+        per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        epochs = math.ceil(steps / per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": self.schedule.configure(optimizer, int(steps), epochs)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["record"] = self.record
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the weights of another architecture, naming both and the first keys that differ."""
+        architecture_difference(checkpoint, self.record, self.state_dict())

@@ -1,0 +1,147 @@
+"""What the terminal shows while a network trains, and when training ends."""
+
+import copy
+import logging
+import math
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.panel import Panel
+
+log = logging.getLogger(__name__)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``48 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class EndWithValidation(L.Callback):
+    """Validates the last step of a run that ends by ``max_steps`` in the middle of an epoch; Lightning would not."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
+class Speed(L.Callback):
+    """Measures training pixels per second, and puts a line into the log at each validation."""
+
+    def __init__(self) -> None:
+        self.pixels_per_second = math.nan
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        shape = batch["clean"].shape
+        now = shape[0] * shape[-2] * shape[-1] * trainer.world_size / (time.perf_counter() - self._started)
+        # a running mean: single steps are noisy
+        self.pixels_per_second = now if math.isnan(self.pixels_per_second) else 0.9 * self.pixels_per_second + 0.1 * now
+        pl_module.log("train/pixels_per_second", self.pixels_per_second)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        metrics = trainer.callback_metrics
+        shown = "  ".join(
+            f"{name} {metrics[name].item():.4g}"
+            for name in ("train/loss", "train/psnr", "val/psnr", "val/ssim")
+            if name in metrics
+        )
+        log.info(f"step {trainer.global_step}  {shown}  {self.pixels_per_second / 1e3:.0f} kpx/s")
+
+
+class Progress(RichProgressBar):
+    """Rich's progress bar with live loss, PSNR and thousand pixels per second."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        if "train/pixels_per_second" in trainer.callback_metrics:
+            metrics["kpx/s"] = f"{trainer.callback_metrics['train/pixels_per_second'].item() / 1e3:.0f}"
+        return metrics
+
+
+class RunCard(L.Callback):
+    """Before the first step: device, precision, network, data, steps and the expected time, from a few measured steps.
+
+    Args:
+        title: the run's name.
+        console: where to.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        parameters = sum(p.numel() for p in pl_module.network.parameters())  # type: ignore[union-attr]
+        steps = int(trainer.estimated_stepping_batches) - trainer.global_step
+        per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
+        micro = trainer.accumulate_grad_batches
+        crop = (data.batch_size, data.channels, data.patch_size, data.patch_size)
+        step_seconds, pixel_seconds = measure(trainer, pl_module, crop)
+        validations = math.ceil(steps / per_epoch / (trainer.check_val_every_n_epoch or 1))
+        whole_pixels = sum(h.height * h.width for h in data.headers["val"]) * validations
+        expected = step_seconds * steps * micro + pixel_seconds * whole_pixels
+        splits = data.splits
+        lines = {
+            "device": f"{pl_module.device}" + (f" × {trainer.world_size}" if trainer.world_size > 1 else ""),
+            "precision": str(trainer.precision),
+            "network": f"{type(pl_module.network).__name__}, {parameters:,} parameters",
+            "data": f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images, "
+            + ("grey" if data.channels == 1 else "RGB"),
+            "steps": f"{steps:,} of {data.batch_size * micro * trainer.world_size} crops "
+            f"{data.patch_size}×{data.patch_size}, {steps / per_epoch:.1f} epochs, {validations} validations",
+            "expected time": f"about {duration(expected)} of training, from {step_seconds * 1e3:.0f} ms per batch",
+        }
+        text = "\n".join(f"{name:<14}{value}" for name, value in lines.items())
+        Console().print(Panel(text, title=self.title, title_align="left", expand=False))
+
+
+def measure(trainer: L.Trainer, pl_module: L.LightningModule, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Seconds of one forward and backward pass on a batch of the given shape, and of one whole-image pixel.
+
+    Measured on a copy of the network, whose weights, statistics and random state stay as they are.
+    """
+    network = copy.deepcopy(pl_module.network).train()  # type: ignore[union-attr]
+    batch = torch.full(shape, 0.5, device=pl_module.device)
+    level = torch.full((shape[0], 1, 1, 1), 0.1, device=pl_module.device)
+
+    def training_pass() -> None:
+        with trainer.precision_plugin.forward_context():
+            loss = network(batch, level).float().mean()
+        loss.backward()
+
+    def scoring_pass() -> None:
+        with torch.inference_mode():
+            network(batch, level)
+
+    def seconds(work: Any, repeats: int) -> float:
+        times = []
+        for _ in range(repeats + 1):  # the first is a warm-up
+            started = time.perf_counter()
+            work()
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+        return sum(times[1:]) / repeats
+
+    return seconds(training_pass, 3), seconds(scoring_pass, 1) / (shape[0] * shape[2] * shape[3])

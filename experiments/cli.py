@@ -1,0 +1,254 @@
+"""Verbs as commands: Hydra composes, mistakes are named before any work, and every end has its exit code.
+
+Exit codes: 0 done; 2 the input is wrong (one message, no traceback); 1 a fault of ours (with its traceback).
+"""
+
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+class UserError(ValueError):
+    """Something the user can put right. The message names the thing, the rule and the remedy."""
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Makes ``verb(cfg)`` a command that composes ``conf/<config_name>.yaml`` with the overrides it is called with."""
+
+    def decorate(verb: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(verb)
+        def job(cfg: DictConfig) -> None:
+            try:
+                check(cfg, config_name)
+                verb(cfg)
+            except Exception as error:
+                if (message := explanation(error)) is None:
+                    raise
+                refuse(message)
+
+        entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
+
+        @functools.wraps(verb)
+        def main() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of exiting with 1
+            try:
+                entry()
+            except MissingConfigException as error:
+                refuse(unknown_choice(error))
+            except HydraException as error:
+                refuse(with_suggestion(str(error), config_name))
+            except (OmegaConfBaseException, OSError) as error:
+                refuse(str(error))
+
+        return main
+
+    return decorate
+
+
+def refuse(message: str) -> None:
+    """Prints one message and exits with 2."""
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def explanation(error: Exception) -> str | None:
+    """The message of an error that the user can put right; None for a fault of ours."""
+    if isinstance(error, (UserError, OmegaConfBaseException)):
+        return str(error)
+
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from datamodules.images import DataError
+    from denoisers.checkpoint import CheckpointError
+
+    built = isinstance(error, InstantiationException)
+    cause = error.__cause__ if built else error
+    if isinstance(cause, (DataError, CheckpointError)):
+        return str(cause)
+    if built and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+        key = re.search(r"full_key: (\S+)", str(error))
+        return f"{key[1]}: {cause}" if key else str(cause)
+    return None
+
+
+# --- composition ------------------------------------------------------------------------------------------------------
+
+
+def unknown_choice(error: MissingConfigException) -> str:
+    """``model=xdnccn`` → which choices there are and which one was meant."""
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or [])
+    listed = f"\n  choices: {', '.join(options)}" if options else ""
+    return f"there is no {group} {choice!r}{did_you_mean(choice, options)}{listed}"
+
+
+def with_suggestion(message: str, config_name: str) -> str:
+    """Hydra's message in one line; where it is about a key, with the known keys that come near."""
+    first = message.strip().splitlines()[0]
+    key = re.search(r"Could not (?:override|append to|delete from) .*?'([^']+)'", message)
+    if key is None:
+        return message.strip()
+    return f"there is no {key[1]!r} to override{did_you_mean(key[1], known_keys(config_name))}\n  ({first})"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """``; did you mean …?`` with the nearest known words, or nothing."""
+    leaf = word.rpartition(".")[2]
+    same_leaf = [name for name in known if "." in name and name.rpartition(".")[2] == leaf and "." not in word]
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    meant = list(dict.fromkeys([*same_leaf, *near]))[:3]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
+
+
+def known_keys(config_name: str) -> list[str]:
+    """Every key of the configuration as its groups are chosen, and the groups themselves."""
+    groups = [str(p.relative_to(CONF)) for p in CONF.rglob("*") if p.is_dir()]
+    return [*groups, *flat(plain(base_config(config_name, sys.argv[1:])))]
+
+
+def base_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that the chosen groups give before any value in it is overridden."""
+    choices = [o for o in overrides if "=" in o and not o.startswith("-") and (CONF / o.split("=")[0]).is_dir()]
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(config_name, choices)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(config_name, choices)
+
+
+def plain(cfg: Any) -> Any:
+    """Plain containers, interpolations as they are written."""
+    return OmegaConf.to_container(cfg, resolve=False)
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key → value, for every node below the root."""
+    if not isinstance(node, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found[f"{prefix}{key}"] = value
+        found |= flat(value, f"{prefix}{key}.")
+    return found
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def check(cfg: DictConfig, config_name: str) -> None:
+    """Refuses what composes but cannot work: missing values, keys that nothing reads, values of the wrong type.
+
+    Raises:
+        UserError: naming the key, the rule and the nearest alternatives.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{' and '.join(missing)} must be given: {' '.join(f'{key}=…' for key in missing)}")
+    overrides = list(HydraConfig.get().overrides.task)
+    base = flat(plain(base_config(config_name, overrides)))
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if (CONF / key).is_dir() or has_target_above(cfg, key):
+            continue
+        if key not in base:
+            raise UserError(f"nothing reads {key!r}{did_you_mean(key, list(base))}")
+        value = OmegaConf.select(cfg, key)
+        if not fits(value, base[key]):
+            raise UserError(f"{key}={value}: must be {type(base[key]).__name__}, like its default {base[key]}")
+    check_targets(cfg)
+
+
+def has_target_above(cfg: DictConfig, key: str) -> bool:
+    """Whether the key is an argument of something that is built from the configuration."""
+    parents = key.split(".")[:-1]
+    nodes = (OmegaConf.select(cfg, ".".join(parents[: i + 1])) for i in range(len(parents)))
+    return any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+
+
+def fits(value: Any, default: Any) -> bool:
+    """Whether a value is of its default's kind; a default that says nothing of its kind takes anything."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, (int, float)):
+        allowed = (int, float) if isinstance(default, float) else int
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return True
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Compares every node that names a ``_target_`` with that target's signature and annotations."""
+    for path, node in targets(cfg):
+        for key, accepted in arguments(path, node).items():
+            raw = node._get_node(key)._value() if node._get_node(key) is not None else None  # type: ignore[union-attr]
+            name = raw[2:-1] if isinstance(raw, str) and raw.startswith("${") and "." in raw else f"{path}.{key}"
+            if (problem := type_problem(node[key], accepted)) is not None:
+                raise UserError(f"{name}={node[key]}: {problem}")
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """Every node below that names a target, with its dotted path."""
+    if isinstance(node, DictConfig) and not node._is_none():
+        if "_target_" in node:
+            yield path, node
+        for key in node:
+            # what is interpolated stands elsewhere under its own name
+            if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
+                yield from targets(node[key], f"{path}.{key}" if path else str(key))
+
+
+def arguments(path: str, node: DictConfig) -> dict[str, Any]:
+    """The node's plain arguments with the annotations of its target.
+
+    Raises:
+        UserError: the target does not take one of them.
+    """
+    import inspect
+    import typing
+
+    target = hydra.utils.get_object(node["_target_"])
+    function = target.__init__ if inspect.isclass(target) else target
+    parameters = inspect.signature(target).parameters
+    given = [key for key in node if not str(key).startswith("_")]
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for key in given:
+        if key not in parameters and not takes_any:
+            raise UserError(
+                f"{path} takes no {key!r}{did_you_mean(str(key), list(parameters))}\n"
+                f"  {node['_target_']} takes {', '.join(parameters)}"
+            )
+    if target.__module__.startswith("lightning."):  # whose annotations are narrower than what it takes
+        return {}
+    try:
+        annotations = typing.get_type_hints(function)
+    except Exception:  # annotations that only a type checker can resolve
+        return {}
+    return {k: annotations[k] for k in given if k in annotations and not isinstance(node[k], DictConfig)}
+
+
+def type_problem(value: Any, annotation: Any) -> str | None:
+    """Why a value from the configuration does not fit an annotation, or None."""
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    if OmegaConf.is_config(value):
+        value = plain(value)
+    try:
+        TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        return "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()))
+    except PydanticSchemaGenerationError:
+        return None
+    return None

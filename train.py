@@ -1,0 +1,128 @@
+"""The main job: ``python train.py model=xdncnn noise=sigma25`` trains a denoiser and scores it on its test images."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.cli import UserError, command
+
+log = logging.getLogger(__name__)
+
+
+def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
+    """A run ends by steps or by epochs: the one that was typed counts, and frees the other."""
+    budgets = ("trainer.max_steps", "trainer.max_epochs")
+    named = [key for key in budgets if any(override.split("=")[0] == key for override in typed)]
+    if len(named) == 1:
+        OmegaConf.update(cfg, next(key for key in budgets if key not in named), -1)
+    for key in budgets:
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != -1):
+            raise UserError(f"{key}={value}: must be a whole number from 1, or -1 for no limit")
+    if cfg.trainer.max_steps == cfg.trainer.max_epochs == -1:
+        raise UserError("a run needs an end, and its schedule a length: give trainer.max_steps or trainer.max_epochs")
+
+
+def claim(run_dir: Path, cfg: DictConfig, typed: list[str]) -> None:
+    """Writes the resolved configuration into the run's folder, which must not hold another run."""
+    from experiments.files import write_text
+
+    if (run_dir / "config.yaml").exists():
+        raise UserError(f"run_dir={run_dir} already holds a run, which stays as it is: choose another run_dir")
+    try:
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(typed)))
+    except OSError as error:
+        raise UserError(f"run_dir={run_dir} cannot be written: {error}") from error
+
+
+@command("train")
+def main(cfg: DictConfig) -> None:
+    # late, so that help and mistakes on the command line take no seconds
+    import lightning as L
+    from hydra.utils import instantiate
+    from rich.console import Console
+
+    from denoisers import checkpoint
+    from denoisers.module import DenoisingModule
+    from experiments import hardware, provenance, results
+
+    started = time.monotonic()
+    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty"):
+        warnings.filterwarnings("ignore", f".*{harmless}.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+    hydra_config = HydraConfig.get()
+    typed = list(hydra_config.overrides.task)
+    run_dir = Path(hydra_config.runtime.output_dir)
+    cfg.run_dir = str(run_dir)
+    cfg.trainer.precision = hardware.precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    free_the_other_budget(cfg, typed)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    resume = checkpoint.find(cfg.resume, prefer=("last", "best")) if cfg.resume else None
+    datamodule = instantiate(cfg.datamodule)
+    module = DenoisingModule(
+        network=instantiate(cfg.model),
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        score=instantiate(cfg.protocol.score),
+        baselines=dict(instantiate(cfg.baselines)),
+        record={"config": config, "versions": provenance.versions(), "commit": provenance.commit()},
+    )
+    callbacks = instantiate(cfg.callbacks)
+    loggers = instantiate(cfg.logger)
+    trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=list(loggers.values()))
+    if trainer.is_global_zero:
+        claim(run_dir, cfg, typed)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(config)
+
+    if module.trainable:
+        if cfg.compile:
+            module.network.compile()
+        if resume:
+            checkpoint.read(resume)  # refuses what is damaged or unsafe before anything is loaded
+        trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+        best = Path(trainer.checkpoint_callback.best_model_path)
+        if best.is_file():
+            module.load_state_dict(checkpoint.read(best)["state_dict"])
+        log.info(f"testing {best if best.is_file() else 'the network as it is'}")
+    trainer.test(module, datamodule, verbose=False)
+
+    if trainer.is_global_zero:
+        rows = callbacks["rows"].rows
+        summary = {
+            "name": cfg.name,
+            "axes": config["axes"],
+            "protocol": cfg.protocol.name,
+            "seed": cfg.seed,
+            "eval_seed": cfg.eval_seed,
+            "parameters": sum(p.numel() for p in module.network.parameters()),
+            "steps": trainer.global_step,
+            "precision": str(trainer.precision),
+            "results": results.means(rows),
+            "wall_seconds": round(time.monotonic() - started, 1),
+            "hardware": provenance.hardware(),
+            "versions": module.record["versions"],
+            "commit": module.record["commit"],
+        }
+        results.write_summary(run_dir / "summary.json", summary)
+        Console().print(results.table(rows, cfg.axes.model))
+        log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")
+        if module.trainable:
+            log.info(f"checkpoint  {best}\n\nNow clean a picture of your own:")
+            log.info(f"  python -m experiments.denoise checkpoint={run_dir} input=photo.png output=clean.png")
+    for logger in trainer.loggers:
+        logger.finalize("success")
+
+
+if __name__ == "__main__":
+    main()
