@@ -1,6 +1,7 @@
 """The main job: ``python train.py model=xdncnn noise=sigma25`` trains a denoiser and scores it on its test images."""
 
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
@@ -41,32 +42,15 @@ def claim(run_dir: Path, cfg: DictConfig, typed: list[str]) -> None:
         raise UserError(f"run_dir={run_dir} cannot be written: {error}") from error
 
 
-@command("train")
-def main(cfg: DictConfig) -> None:
-    # late, so that help and mistakes on the command line take no seconds
-    import lightning as L
+def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
+    """The data module, the module and the trainer that a configuration describes."""
     from hydra.utils import instantiate
-    from rich.console import Console
 
-    from denoisers import checkpoint
     from denoisers.module import DenoisingModule
-    from experiments import hardware, provenance, results
+    from experiments import hardware, provenance
 
-    started = time.monotonic()
-    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty"):
-        warnings.filterwarnings("ignore", f".*{harmless}.*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-
-    hydra_config = HydraConfig.get()
-    typed = list(hydra_config.overrides.task)
-    run_dir = Path(hydra_config.runtime.output_dir)
-    cfg.run_dir = str(run_dir)
     cfg.trainer.precision = hardware.precision(cfg.trainer.precision, cfg.trainer.accelerator)
-    free_the_other_budget(cfg, typed)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    resume = checkpoint.find(cfg.resume, prefer=("last", "best")) if cfg.resume else None
     datamodule = instantiate(cfg.datamodule)
     module = DenoisingModule(
         network=instantiate(cfg.model),
@@ -77,51 +61,65 @@ def main(cfg: DictConfig) -> None:
         baselines=dict(instantiate(cfg.baselines)),
         record={"config": config, "versions": provenance.versions(), "commit": provenance.commit()},
     )
-    callbacks = instantiate(cfg.callbacks)
-    loggers = instantiate(cfg.logger)
-    trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=list(loggers.values()))
+    callbacks, loggers = (list(instantiate(group).values()) for group in (cfg.callbacks, cfg.logger))
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
+    return datamodule, module, trainer
+
+
+@command("train")
+def main(cfg: DictConfig) -> None:
+    # late, so that help and mistakes on the command line take no seconds
+    import lightning as L
+    from lightning.pytorch.loggers import WandbLogger
+    from rich.console import Console
+
+    from denoisers import checkpoint
+    from experiments import results
+
+    started = time.monotonic()
+    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "dirpath has changed"):
+        warnings.filterwarnings("ignore", f".*{harmless}.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    typed = list(HydraConfig.get().overrides.task)
+    run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    cfg.run_dir = str(run_dir)
+    free_the_other_budget(cfg, typed)
+    resume = checkpoint.find(cfg.resume, prefer=("last", "best")) if cfg.resume else None
+
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule, module, trainer = build(cfg)
     if trainer.is_global_zero:
         claim(run_dir, cfg, typed)
     for logger in trainer.loggers:
-        logger.log_hyperparams(config)
+        logger.log_hyperparams(module.record["config"])
 
+    best = None
     if module.trainable:
+        try:
+            module.rehearse()
+        except ValueError as error:
+            raise UserError(f"optimizer and scheduler: {error}") from error
+        if resume:
+            checkpoint.read(resume)  # refuses what is damaged or unsafe before anything of it is used
         if cfg.compile:
             module.network.compile()
-        if resume:
-            checkpoint.read(resume)  # refuses what is damaged or unsafe before anything is loaded
         trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
-        best = Path(trainer.checkpoint_callback.best_model_path)
-        if best.is_file():
+        if best := trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path:
             module.load_state_dict(checkpoint.read(best)["state_dict"])
-        log.info(f"testing {best if best.is_file() else 'the network as it is'}")
     trainer.test(module, datamodule, verbose=False)
 
     if trainer.is_global_zero:
-        rows = callbacks["rows"].rows
-        summary = {
-            "name": cfg.name,
-            "axes": config["axes"],
-            "protocol": cfg.protocol.name,
-            "seed": cfg.seed,
-            "eval_seed": cfg.eval_seed,
-            "parameters": sum(p.numel() for p in module.network.parameters()),
-            "steps": trainer.global_step,
-            "precision": str(trainer.precision),
-            "results": results.means(rows),
-            "wall_seconds": round(time.monotonic() - started, 1),
-            "hardware": provenance.hardware(),
-            "versions": module.record["versions"],
-            "commit": module.record["commit"],
-        }
+        rows = next(callback.rows for callback in trainer.callbacks if isinstance(callback, results.Rows))
+        summary = results.summary(rows, module, trainer) | {"wall_seconds": round(time.monotonic() - started, 1)}
         results.write_summary(run_dir / "summary.json", summary)
         Console().print(results.table(rows, cfg.axes.model))
         log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")
-        if module.trainable:
-            log.info(f"checkpoint  {best}\n\nNow clean a picture of your own:")
+        if best:
+            log.info(f"checkpoint  {os.path.relpath(best)}\n\nNow clean a picture of your own:")
             log.info(f"  python -m experiments.denoise checkpoint={run_dir} input=photo.png output=clean.png")
     for logger in trainer.loggers:
-        logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()  # or the next job of a sweep would write into this run
 
 
 if __name__ == "__main__":

@@ -70,8 +70,7 @@ def find(name: str, root: str) -> list[Item]:
 def part(items: Sequence[Item], sizes: Sequence[int], split_seed: int) -> list[list[Item]]:
     """The items in parts of the given sizes, drawn by the seed, each in the order of the items."""
     order = np.random.default_rng(split_seed).permutation(len(items))
-    bounds = np.cumsum([0, *sizes])
-    return [[items[i] for i in sorted(order[a:b])] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [[items[i] for i in sorted(chosen)] for chosen in np.split(order, np.cumsum(sizes)[:-1])]
 
 
 def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:
@@ -162,6 +161,8 @@ def _parted(items: list[Item], fractions: Sequence[float], split_seed: int) -> S
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1")
     if len(items) < 3:
-        raise DataError(f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed")
+        raise DataError(
+            f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed"
+        )
     val, test = (max(1, round(fraction * len(items))) for fraction in fractions[1:])
     return Splits(*part(items, [len(items) - val - test, val, test], split_seed))

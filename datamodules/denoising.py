@@ -37,7 +37,10 @@ class WholeImages(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         views = zip(("clean", "noisy"), self.images[index], strict=False)
-        return {view: to_tensor(image) for view, image in views} | {"name": self.items[index].name, "set": self.items[index].set}
+        return {view: to_tensor(image) for view, image in views} | {
+            "name": self.items[index].name,
+            "set": self.items[index].set,
+        }
 
 
 class DenoisingDataModule(L.LightningDataModule):
@@ -114,21 +117,21 @@ class DenoisingDataModule(L.LightningDataModule):
         paths = list(dict.fromkeys(path for pair in both for path in pair))
         headers = dict(zip(paths, read_headers(paths), strict=True))
 
-        uneven = [f"{c} is {_size(headers[c])}, {n} is {_size(headers[n])}" for c, n in both if headers[c] != headers[n]]
+        uneven = [f"{c} is {headers[c]}, {n} is {headers[n]}" for c, n in both if str(headers[c]) != str(headers[n])]
         if uneven:
             raise DataError("the two images of a pair must agree in size and channels:\n" + listing(uneven))
         grey = [str(path) for path, header in headers.items() if header.channels < self.channels]
         if grey:
             raise DataError(
-                f"channels=3 was asked for, but {len(grey)} of {len(headers)} images are grey (1 channel); use channels=1 "
-                "or leave them out:\n" + listing(grey)
+                f"channels=3 was asked for, but {len(grey)} of {len(headers)} images are grey (1 channel); "
+                "use channels=1 or leave them out:\n" + listing(grey)
             )
         if colour := sum(header.channels > self.channels for header in headers.values()):
             log.info(f"channels=1: {colour} of {len(headers)} images are colour and become grey by their BT.601 luma")
 
         def refuse_below(side: int, split: str, remedy: str) -> None:
             chosen = [(item, headers[item.clean]) for item in getattr(self.splits, split)]
-            small = [f"{item.clean} is {_size(h)}" for item, h in chosen if min(h.height, h.width) < side]
+            small = [f"{item.clean} is {h}" for item, h in chosen if min(h.height, h.width) < side]
             if small:
                 raise DataError(
                     f"{len(small)} {split} images are smaller than {side}×{side} pixels; images too small are refused, "
@@ -217,7 +220,3 @@ class DenoisingDataModule(L.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self.micro_batches = state_dict["micro_batches"]
-
-
-def _size(header: Header) -> str:
-    return f"{header.height}×{header.width}×{header.channels}"

@@ -13,6 +13,7 @@ from torch import Tensor
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
+ALPHA_MODES = {"LA", "PA", "RGBA"}
 SHOWN = 10  # files named in one message
 
 
@@ -27,6 +28,10 @@ class Header:
     height: int
     width: int
     channels: int
+    alpha: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.height}×{self.width}×{self.channels}"
 
 
 def image_files(directory: Path) -> list[Path]:
@@ -57,7 +62,8 @@ def read_header(path: Path) -> Header:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations 5 to 8 turn the picture by a quarter
+            # Pillow's own method for PNG would decode the whole picture to look for EXIF behind it
+            if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # orientations 5 to 8 turn the picture by a quarter
                 width, height = height, width
             mode = image.mode
     except UnidentifiedImageError as error:
@@ -66,7 +72,7 @@ def read_header(path: Path) -> Header:
         raise DataError(f"{path}: {error}") from error
     if mode not in GREY_MODES | COLOUR_MODES:
         raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit and 16-bit grey or colour")
-    return Header(height, width, 1 if mode in GREY_MODES else 3)
+    return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=mode in ALPHA_MODES)
 
 
 def decode(path: Path) -> np.ndarray:
@@ -80,11 +86,11 @@ def decode(path: Path) -> np.ndarray:
             image.load()
             if path.suffix.lower() == ".png" and image.mode == "RGB" and _png_bit_depth(path) == 16:
                 return _decode_png_16(path)  # PIL would silently make it 8-bit
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):
-                pixels = np.asarray(image).astype(np.uint16)
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                pixels = np.asarray(upright).astype(np.uint16)
             else:
-                pixels = np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"))
+                pixels = np.asarray(upright.convert("L" if upright.mode in GREY_MODES else "RGB"))
     except Exception as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
     return pixels.reshape(*pixels.shape[:2], -1)
@@ -135,7 +141,9 @@ def _each(function, paths: Sequence[Path]) -> list:  # type: ignore[no-untyped-d
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(attempt, paths))
     if failures := [str(result) for result in results if isinstance(result, DataError)]:
-        raise DataError(f"{len(failures)} of {len(paths)} files cannot be used, repair or remove:\n" + listing(failures))
+        raise DataError(
+            f"{len(failures)} of {len(paths)} files cannot be used, repair or remove:\n" + listing(failures)
+        )
     return results
 
 

@@ -34,5 +34,5 @@ class Kair(ContentSeeded):
 
     def fixed(self, clean: Tensor) -> Params:
         channels, height, width = clean.shape
-        field = np.random.RandomState(0).standard_normal((height, width, channels))  # noqa: NPY002
+        field = np.random.RandomState(0).standard_normal((height, width, channels))
         return {"normal": torch.from_numpy(field).permute(2, 0, 1)[None]}

@@ -23,7 +23,7 @@ def content(image: Tensor) -> int:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, PyTorch's global generators (the only ones kornia knows) start from ``seed``; after it, all is as before."""
+    """PyTorch's global generators (kornia knows no others) start from ``seed`` within and are as they were after it."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

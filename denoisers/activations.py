@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from denoisers.layers import require_odd, require_positive
+from denoisers.layers import DepthwiseConv2d, require_odd, require_positive
 
 
 class GaussianGate(nn.Module):
@@ -40,7 +40,7 @@ class XUnit(nn.Module):
             raise ValueError(f"activation_gate={gate!r}: must be one of {', '.join(GATES)}")
         self.mask = nn.Sequential(
             *self.front(num_features),
-            nn.Conv2d(num_features, num_features, kernel_size, padding=kernel_size // 2, groups=num_features),
+            DepthwiseConv2d(num_features, kernel_size),
             nn.BatchNorm2d(num_features),
             GATES[gate](),
         )

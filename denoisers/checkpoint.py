@@ -39,7 +39,7 @@ def find(path: str | Path, prefer: Sequence[str] = ("best", "last")) -> Path:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file or of a run's folder, on the CPU; only tensors and plain containers are accepted.
+    """The content of a checkpoint file or a run's folder, on the CPU; only tensors and plain containers are accepted.
 
     Raises:
         CheckpointError: see :func:`find`; or the file is damaged, would run code when read, or is not one of ours.
@@ -53,7 +53,9 @@ def read(path: str | Path) -> dict[str, Any]:
             f"({str(error).splitlines()[0]}); save it again as a state dict of tensors"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint, it is damaged or something else: {error}") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint, it is damaged or something else: {error}"
+        ) from error
     if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint and "config" in checkpoint.get("record", {})):
         raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict and record.config")
     return checkpoint
@@ -70,7 +72,9 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     arguments = {key: value for key, value in spec.items() if key != "_target_"}
     target = str(spec.get("_target_"))
     module_name, _, name = target.rpartition(".")
-    refusal = CheckpointError(f"the checkpoint names {target!r} as its network: only networks under denoisers. are built")
+    refusal = CheckpointError(
+        f"the checkpoint names {target!r} as its network: only networks under denoisers. are built"
+    )
     if not module_name.startswith("denoisers."):
         raise refusal
     try:
@@ -124,6 +128,6 @@ def describe(record: Mapping[str, Any]) -> str:
 def architecture_difference(
     checkpoint: Mapping[str, Any], record: Mapping[str, Any], expected: Mapping[str, Tensor]
 ) -> None:
-    """Raises CheckpointError unless the checkpoint's weights fit ``expected``, the state dict of ``record``'s network."""
+    """Raises CheckpointError unless the checkpoint fits ``expected``, the state dict of ``record``'s network."""
     here, there = describe(record), describe(checkpoint.get("record", {}))
     require_same(checkpoint["state_dict"], expected, f"the checkpoint's weights of {there}", f"this run's {here}")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from denoisers import checkpoint
+from denoisers.layers import channels_last
 
 
 class Denoiser(nn.Module):
@@ -23,7 +24,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, network: nn.Module, channels: int) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = channels_last(network)
         self.channels = channels
 
     @overload
@@ -55,7 +56,7 @@ class Denoiser(nn.Module):
             raise ValueError(f"an array of uint8, or of floats in [0, 1], not {describe(image)}")
         scale = 255 if image.dtype == np.uint8 else 1
         planes = image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)  # [C, H, W]
-        batch = torch.from_numpy(np.ascontiguousarray(planes)).float()[None] / scale
+        batch = torch.from_numpy(np.array(planes, dtype=np.float32))[None] / scale
         clean = self.estimate(batch, level).clamp(0, 1)[0].permute(1, 2, 0).cpu().numpy() * scale  # [H, W, C]
         return (clean.round() if scale == 255 else clean).astype(image.dtype).reshape(image.shape)
 

@@ -1,5 +1,8 @@
 """Blocks and rules that two or more networks share."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,7 +38,55 @@ def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with its 4-D weights stored channels last, in which convolutions are fastest on CPU and GPU."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """[B, C, H, W] → the same with H and W raised to a multiple, by repeating the last row and column."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """A depthwise convolution (stride 1, same size) whose gradients are convolutions too.
+
+    PyTorch's own kernel for the weight's gradient is many times slower on CPU than the forward pass (at 9×9, bf16 and
+    ``channels_last`` 27 times); here it is one grouped convolution of the input with the output's gradient, each image
+    and channel a group, in float32.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (x, weight), (grad,) = ctx.saved_tensors, gradients
+        (batch, channels, height, width), size = x.shape, weight.shape[-1]
+        grad_x = F.conv2d(grad, weight.flip(2, 3), padding=size // 2, groups=channels)
+        accurate = torch.promote_types(x.dtype, torch.float32)
+        padded = F.pad(x.to(accurate), [size // 2] * 4)
+        grad_weight = F.conv2d(
+            padded.reshape(1, batch * channels, *padded.shape[-2:]),
+            grad.to(accurate).reshape(batch * channels, 1, height, width),
+            groups=batch * channels,
+        )  # [1, B·C, k, k]
+        return grad_x, grad_weight.view(batch, channels, 1, size, size).sum(0).to(weight.dtype)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """``nn.Conv2d(features, features, kernel_size, padding="same", groups=features)``, fast to train on CPU too."""
+
+    def __init__(self, num_features: int, kernel_size: int) -> None:
+        super().__init__(num_features, num_features, kernel_size, padding=kernel_size // 2, groups=num_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or self.bias is None:
+            return super().forward(x)
+        return _DepthwiseConv.apply(x, self.weight.to(x.dtype)) + self.bias.to(x.dtype).view(-1, 1, 1)

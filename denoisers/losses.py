@@ -43,7 +43,9 @@ class WeightedSum(nn.Module):
     def __init__(self, *, losses: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
         if set(losses) != set(weights):
-            raise ValueError(f"weights are given for {sorted(weights)}, losses for {sorted(losses)}: name the same ones")
+            raise ValueError(
+                f"weights are given for {sorted(weights)}, losses for {sorted(losses)}: name the same ones"
+            )
         self.losses = nn.ModuleDict(losses)
         self.weights = dict(weights)
 

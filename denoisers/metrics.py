@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -11,7 +10,7 @@ SSIM_WINDOW = 11
 
 
 def psnr(estimate: Tensor, clean: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, 10·log₁₀(1 / MSE): [B, C, H, W] twice, in [0, 1] → [B]; equal images give inf."""
+    """Peak signal-to-noise ratio, 10·log₁₀(1 / MSE) dB: [B, C, H, W] twice, in [0, 1] → [B]; inf for equal images."""
     return peak_signal_noise_ratio(estimate, clean, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
@@ -30,8 +29,8 @@ def ssim(estimate: Tensor, clean: Tensor) -> Tensor:
 
 
 def saved(image: Tensor, quantize: bool = True) -> Tensor:
-    """What a file would hold: clamped to [0, 1] and, where asked, rounded to 8 bit; any shape, float32."""
-    image = image.float().clamp(0, 1)
+    """What a file would hold: clamped to [0, 1] and, where asked, rounded to 8 bit; any shape."""
+    image = image.clamp(0, 1)
     return (image * 255).round() / 255 if quantize else image
 
 
@@ -46,7 +45,10 @@ class Score:
     quantize: bool = True
 
     def __call__(self, estimate: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """Unclamped estimate and clean image, [B, C, H, W] → ``psnr`` and ``ssim``, each [B], measured in float32."""
-        with torch.autocast(clean.device.type, enabled=False):
-            estimate, clean = saved(estimate, self.quantize), clean.float()
-            return {"psnr": psnr(estimate, clean), "ssim": ssim(estimate, clean)}
+        """Unclamped estimate and clean image, [B, C, H, W] → ``psnr`` and ``ssim``, each [B].
+
+        Measured in float64 on the CPU, so that neither device nor threads show in the digits that are kept.
+        """
+        # rounded in float32, in which a clean 8-bit image is: an equal estimate is then equal to the last bit
+        estimate, clean = saved(estimate.float(), self.quantize).cpu().double(), clean.cpu().double()
+        return {"psnr": psnr(estimate, clean), "ssim": ssim(estimate, clean)}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from denoisers.checkpoint import architecture_difference
+from denoisers.layers import channels_last
 from denoisers.metrics import Score, psnr
 from denoisers.schedulers import Schedule
 
@@ -44,7 +45,7 @@ class DenoisingModule(L.LightningModule):
         record: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = channels_last(network)
         self.loss = loss
         self.build_optimizer = optimizer
         self.schedule = scheduler
@@ -77,7 +78,7 @@ class DenoisingModule(L.LightningModule):
         return estimate
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns ``estimate`` and ``scores``: column → [B], the baselines' columns named ``NAME_psnr``, ``NAME_ssim``."""
+        """Returns ``estimate`` and ``scores``: column → [B]; the baselines' are named ``NAME_psnr``, ``NAME_ssim``."""
         estimate = self.estimate(self.network, batch)
         scores = self.score(estimate, batch["clean"])
         for name, baseline in self.baselines.items():
@@ -90,7 +91,16 @@ class DenoisingModule(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return network(batch["noisy"], batch["level"])
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def rehearse(self) -> None:
+        """Builds optimiser and schedule once, so that values they refuse are refused before any training.
+
+        Raises:
+            ValueError: what they refuse, as PyTorch says it.
+        """
+        optimizer = self.build_optimizer([nn.Parameter(torch.zeros(1))])
+        self.schedule.configure(optimizer, steps=100, epochs=10)
+
+    def configure_optimizers(self) -> Any:
         optimizer = self.build_optimizer([p for p in self.parameters() if p.requires_grad])
         self.trainer.fit_loop.setup_data()  # or the number of batches is not known yet
         steps = self.trainer.estimated_stepping_batches

@@ -70,11 +70,21 @@ class Progress(RichProgressBar):
     """Rich's progress bar with live loss, PSNR and thousand pixels per second."""
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        if "train/pixels_per_second" in trainer.callback_metrics:
-            metrics["kpx/s"] = f"{trainer.callback_metrics['train/pixels_per_second'].item() / 1e3:.0f}"
-        return metrics
+        logged = trainer.callback_metrics | trainer.progress_bar_metrics
+        shown = {
+            "loss": ("train/loss", 1.0, ".4f"),
+            "psnr": ("train/psnr", 1.0, ".2f"),
+            "val": ("val/psnr", 1.0, ".2f"),
+            "kpx/s": ("train/pixels_per_second", 1e-3, ".0f"),
+        }
+        return {
+            label: format(float(logged[name]) * scale, form)
+            for label, (name, scale, form) in shown.items()
+            if name in logged
+        }
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}"
 
 
 class RunCard(L.Callback):
@@ -82,7 +92,6 @@ class RunCard(L.Callback):
 
     Args:
         title: the run's name.
-        console: where to.
     """
 
     def __init__(self, title: str) -> None:
@@ -92,7 +101,8 @@ class RunCard(L.Callback):
         if not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        parameters = sum(p.numel() for p in pl_module.network.parameters())  # type: ignore[union-attr]
+        network: Any = pl_module.network
+        parameters = sum(p.numel() for p in network.parameters())
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         micro = trainer.accumulate_grad_batches
@@ -105,7 +115,7 @@ class RunCard(L.Callback):
         lines = {
             "device": f"{pl_module.device}" + (f" × {trainer.world_size}" if trainer.world_size > 1 else ""),
             "precision": str(trainer.precision),
-            "network": f"{type(pl_module.network).__name__}, {parameters:,} parameters",
+            "network": f"{type(network).__name__}, {parameters:,} parameters",
             "data": f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images, "
             + ("grey" if data.channels == 1 else "RGB"),
             "steps": f"{steps:,} of {data.batch_size * micro * trainer.world_size} crops "
@@ -121,7 +131,7 @@ def measure(trainer: L.Trainer, pl_module: L.LightningModule, shape: tuple[int, 
 
     Measured on a copy of the network, whose weights, statistics and random state stay as they are.
     """
-    network = copy.deepcopy(pl_module.network).train()  # type: ignore[union-attr]
+    network: Any = copy.deepcopy(pl_module.network)
     batch = torch.full(shape, 0.5, device=pl_module.device)
     level = torch.full((shape[0], 1, 1, 1), 0.1, device=pl_module.device)
 

@@ -3,6 +3,7 @@
 Exit codes: 0 done; 2 the input is wrong (one message, no traceback); 1 a fault of ours (with its traceback).
 """
 
+import contextlib
 import difflib
 import functools
 import os
@@ -39,6 +40,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             except Exception as error:
                 if (message := explanation(error)) is None:
                     raise
+                with contextlib.suppress(OSError):
+                    os.rmdir(HydraConfig.get().runtime.output_dir)  # made by Hydra, and gone again if it is empty
                 refuse(message)
 
         entry = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
@@ -204,10 +207,10 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig) and not node._is_none():
         if "_target_" in node:
             yield path, node
-        for key in node:
+        for key in map(str, node):
             # what is interpolated stands elsewhere under its own name
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
-                yield from targets(node[key], f"{path}.{key}" if path else str(key))
+                yield from targets(node[key], f"{path}.{key}" if path else key)
 
 
 def arguments(path: str, node: DictConfig) -> dict[str, Any]:

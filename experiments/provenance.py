@@ -15,7 +15,9 @@ def commit() -> str:
     """The git commit of the code, with ``+changes`` where the tree differs from it; ``unknown`` outside git."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
 
     try:

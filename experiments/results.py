@@ -12,10 +12,13 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from rich.table import Table
 
+from denoisers.module import DenoisingModule
+from experiments import provenance
 from experiments.files import replacing, write_text
 
 Row = dict[str, Any]
 TEXT_COLUMNS = ("image", "set", "noise", "protocol")
+DIGITS = 6  # after the point; beyond them only the order of additions shows
 LISTED = 24  # a longer set is shown by its mean alone
 
 
@@ -45,8 +48,8 @@ class Rows(L.Callback):
     ) -> None:
         for index, (name, set_name) in enumerate(zip(batch["name"], batch["set"], strict=True)):
             row = {"image": name, "set": set_name, "noise": self.noise, "protocol": self.protocol}
-            row["level"] = batch["level"][index].mean().item() * 255
-            self.rows.append(row | {column: values[index].item() for column, values in outputs["scores"].items()})
+            row["level"] = round(batch["level"][index].mean().item() * 255, DIGITS)
+            self.rows.append(row | {c: round(values[index].item(), DIGITS) for c, values in outputs["scores"].items()})
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
@@ -64,7 +67,7 @@ class Rows(L.Callback):
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Writes rows as CSV; numbers with as many digits as they have."""
+    """Writes rows as CSV; a number as it is."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -104,6 +107,25 @@ def table(rows: Sequence[Row], network: str) -> Table:
                     shown.add_row(row["image"], *cells(row))
         shown.add_row(f"{name}: mean of {mean['n']}", *cells(mean), style="bold", end_section=True)
     return shown
+
+
+def summary(rows: Sequence[Row], module: DenoisingModule, trainer: L.Trainer) -> dict[str, Any]:
+    """What a run found, and everything that the numbers hold under."""
+    config = module.record["config"]
+    return {
+        "name": config["name"],
+        "axes": config["axes"],
+        "protocol": config["protocol"]["name"],
+        "seed": config["seed"],
+        "eval_seed": config["eval_seed"],
+        "parameters": sum(p.numel() for p in module.network.parameters()),
+        "steps": trainer.global_step,
+        "precision": str(trainer.precision),
+        "results": means(rows),
+        "hardware": provenance.hardware(),
+        "versions": module.record["versions"],
+        "commit": module.record["commit"],
+    }
 
 
 def write_summary(path: Path, facts: Mapping[str, Any]) -> None:

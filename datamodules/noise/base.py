@@ -34,7 +34,9 @@ class Noise(IntensityAugmentationBase2D):
         return noisy, self.level(clean, self._params).to(clean)
 
 
-def as_range(name: str, value: float | Sequence[float], low: float = 0, high: float = float("inf")) -> tuple[float, float]:
+def as_range(
+    name: str, value: float | Sequence[float], low: float = 0, high: float = float("inf")
+) -> tuple[float, float]:
     """A number, or a range [a, b] that each sample draws from → (a, b).
 
     Raises:

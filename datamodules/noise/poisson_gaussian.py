@@ -16,8 +16,8 @@ class PoissonGaussianNoise(Noise):
     Raw-Data", IEEE TIP 2008, with its a = gain and b = (read / 255)².
 
     Args:
-        gain: the brightness that one photon adds, on the [0, 1] scale: white is 1 / gain photons. A number above 0, or a
-            range [a, b], from which each sample draws its own.
+        gain: the brightness that one photon adds, on the [0, 1] scale: white is 1 / gain photons. A number above 0,
+            or a range [a, b], from which each sample draws its own.
         read: standard deviation of the read noise on the 0–255 scale; a number or a range.
     """
 

@@ -7,7 +7,7 @@ from denoisers.layers import require_odd, require_positive, same_conv, zero_init
 
 
 class DnCNN(nn.Module):
-    """Conv + activation, then (num_layers − 2) × (conv + batch norm + activation), then conv; subtracted from the input.
+    """Conv + activation, (num_layers − 2) × (conv + batch norm + activation), conv; subtracted from the input.
 
     Zhang, Zuo, Chen, Meng and Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising",
     IEEE TIP 2017. DnCNN-S has 17 layers (559,363 parameters in RGB), DnCNN-B 20. With ``activation="xunit"`` and nine

@@ -1,0 +1,41 @@
+# make train · make test: each sets up what is missing in .venv first
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+train: .venv/core  ## the main job; make train ARGS="model=dncnn noise=sigma50"
+	@$(BIN)/python train.py $(ARGS)
+
+test: lint  ## lint, types and tests
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/dev  ## lint and types alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove the environment and caches; runs and data stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+
+.venv/python:
+	@command -v $(PYTHON) >/dev/null || { echo "missing: $(PYTHON) (Python 3.11 or newer; name another with PYTHON=…)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "missing: Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version) (name another with PYTHON=…)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "missing: Python's venv and pip (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(PYTHON) -m venv .venv && touch $@
+
+.venv/core: .venv/python pyproject.toml
+	@echo "setting up .venv (minutes, once)"
+	@$(if $(TORCH_INDEX),$(BIN)/pip install -q --disable-pip-version-check --index-url $(TORCH_INDEX) "torch>=2.11$(comma)<2.14")
+	@$(BIN)/pip install -q --disable-pip-version-check -e . && touch $@
+
+.venv/dev: .venv/core
+	@echo "setting up what the tests need"
+	@$(BIN)/pip install -q --disable-pip-version-check -e ".[dev]" && touch $@
+
+comma := ,

@@ -1,0 +1,65 @@
+"""What the tests share: configurations composed as the command line composes them, and real data where it is there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+REAL_DATA = Path(os.environ.get("DENOISERS_DATA", ROOT.parent / "shared" / "data")).resolve()
+
+torch.set_num_threads(2)
+
+
+def choices(group: str) -> list[str]:
+    """The choices of an axis, found from its folder."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+TRAINABLE = [name for name in choices("model") if name not in ("identity", "median")]
+
+
+@pytest.fixture
+def compose() -> Callable[..., DictConfig]:
+    """``compose("model=dncnn", …)`` → the configuration of ``train.py``, with what Hydra itself would fill in."""
+
+    def composed(*overrides: str) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra.compose("train", list(overrides), return_hydra_config=True)
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = "."
+        HydraConfig.instance().set_config(cfg)
+        OmegaConf.set_struct(cfg, False)
+        cfg.pop("hydra")
+        return cfg
+
+    return composed
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real images and published weights; the test skips where it is absent."""
+    if not (REAL_DATA / "BSD68").is_dir():
+        pytest.skip(f"no real images: {REAL_DATA} holds no BSD68 (set DENOISERS_DATA)")
+    return REAL_DATA
+
+
+def randomize(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random weights and norm statistics: a zero-initialised residual network would be the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        parameter.data.normal_(0, 0.1, generator=generator)
+    for name, buffer in network.named_buffers():
+        if "running_mean" in name:
+            buffer.normal_(0, 0.1, generator=generator)
+        elif "running_var" in name:
+            buffer.uniform_(0.5, 1.5, generator=generator)
+    return network

@@ -1,0 +1,306 @@
+"""The commands as people type them: what a run leaves behind, and how mistakes end."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import CONF, ROOT, choices
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from skimage import data as skimage_data
+
+import denoisers
+import experiments.denoise
+import train
+
+SECRET = "s3cr3t" * 7
+
+
+def call(monkeypatch, capfd, main, *arguments):
+    """Runs a command in this process → its exit code and what it printed."""
+    GlobalHydra.instance().clear()
+    monkeypatch.setattr(sys, "argv", ["command", *arguments])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    out, err = capfd.readouterr()
+    return code, out + err
+
+
+def command(*arguments, **environment):
+    """Runs a command as a process of its own."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A whole run, with W&B asked for where there is a key but no network."""
+    folder = tmp_path_factory.mktemp("run") / "it"
+    arguments = [
+        "experiment=debug",
+        "logger=wandb",
+        "model.num_features=8",
+        "trainer.max_epochs=2",
+        f"run_dir={folder}",
+    ]
+    done = command(
+        "train.py", *arguments, WANDB_API_KEY=SECRET, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_MODE="online"
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout + done.stderr
+
+
+def test_a_run_says_what_it_does_before_and_after(run):
+    _, printed = run
+    for said in (
+        "device",
+        "precision",
+        "DnCNN",
+        "parameters",
+        "5 training, 1 validation, 2 test images, grey",
+        "steps",
+    ):
+        assert said in printed
+    for said in ("expected time", "chelsea", "camera", "mean of 2", "protocol kair", "noisy", "median", "xdncnn"):
+        assert said in printed
+    assert printed.index("expected time") < printed.index("step 5")
+    assert "python -m experiments.denoise checkpoint=" in printed
+
+
+def test_a_run_leaves_everything_in_its_folder(run):
+    folder, _ = run
+    rows = list(csv.DictReader((folder / "per_image.csv").open()))
+    assert [row["image"] for row in rows] == ["chelsea", "camera"]
+    assert {row["protocol"] for row in rows} == {"kair"}
+    # the noise of kair and the median filter are fixed: measured once, and the noisy one near 20·log10(255 / 25)
+    assert [round(float(row["noisy_psnr"]), 2) for row in rows] == [20.22, 20.61]
+    assert [round(float(row["median_psnr"]), 2) for row in rows] == [26.88, 25.86]
+
+    summary = json.loads((folder / "summary.json").read_text())
+    mean = sum(float(row["psnr"]) for row in rows) / 2
+    assert summary["results"]["sample"]["psnr"] == pytest.approx(mean)
+    assert summary["results"]["sample"]["n"] == 2
+    for key in ("commit", "versions", "hardware", "wall_seconds", "protocol", "seed", "eval_seed", "parameters"):
+        assert summary[key] not in (None, "")
+    assert summary["steps"] == 10
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["num_features"] == 8
+    assert "${" not in (folder / "config.yaml").read_text()
+
+    metrics = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert sum(bool(row["val/psnr"]) for row in metrics) == 2
+    assert sum(bool(row["train/loss"]) for row in metrics) == 10
+    for name, size in (("chelsea", (4 * 451 + 12, 320)), ("camera", (4 * 512 + 12, 532))):
+        assert Image.open(folder / "pictures" / "test" / "sample" / f"{name}.png").size == size
+    assert len(list((folder / "pictures" / "val").glob("step_*/coffee.png"))) == 2
+    assert not list(folder.rglob("*.part*"))
+
+
+def test_a_strip_shows_what_its_labels_say(run):
+    folder, _ = run
+    strip = np.asarray(Image.open(folder / "pictures" / "test" / "sample" / "camera.png")).astype(float)[20:]
+    clean, noisy, estimate, error = (strip[:, i * 516 : i * 516 + 512, 0] for i in range(4))
+    assert np.array_equal(clean, skimage_data.camera())
+    assert np.std(noisy - clean) == pytest.approx(25, rel=0.1)
+    np.testing.assert_allclose(error, np.clip(5 * abs(estimate - clean), 0, 255), atol=1)
+
+
+def test_wandb_goes_offline_by_itself_and_the_key_stays_secret(run):
+    folder, printed = run
+    assert "W&B: offline (127.0.0.1 cannot be reached" in printed
+    assert "wandb sync" in printed
+    [offline] = (folder / "wandb").glob("offline-run-*")
+    media = [path.name for path in offline.rglob("*.*")]
+    assert any(name.startswith("chelsea") for name in media)
+    assert any(name.startswith("per_image") for name in media)
+    assert list(offline.glob("*.wandb"))
+    assert SECRET not in printed
+    for path in folder.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+def test_checkpoints_load_without_unpickling(run):
+    folder, _ = run
+    for name in ("best", "last"):
+        saved = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert saved["record"]["config"]["model"]["num_features"] == 8
+        assert saved["record"]["config"]["protocol"]["name"] == "kair"
+
+
+def test_the_reported_psnr_is_that_of_the_saved_checkpoint(run):
+    folder, _ = run
+    clean = skimage_data.camera()
+    np.random.seed(0)  # noqa: NPY002
+    noisy = clean / 255 + np.random.normal(0, 25 / 255, (*clean.shape, 1))[..., 0]  # noqa: NPY002
+    estimate = (denoisers.load(folder)(noisy.astype(np.float32)) * 255).round()
+    psnr = 10 * np.log10(255**2 / np.mean((estimate - clean) ** 2))
+    rows = {row["image"]: row for row in csv.DictReader((folder / "per_image.csv").open())}
+    assert float(rows["camera"]["psnr"]) == pytest.approx(psnr, abs=1e-3)
+
+
+def test_denoise_writes_a_picture_of_the_same_kind(run, tmp_path, monkeypatch, capfd):
+    folder, _ = run
+    for name, mode, size in [("g.png", "L", (13, 17)), ("c.jpg", "RGB", (31, 9)), ("one.png", "L", (1, 1))]:
+        Image.effect_noise(size, 60).convert(mode).save(tmp_path / name)
+        target = tmp_path / "out" / name
+        arguments = [f"checkpoint={folder}", f"input={tmp_path / name}", f"output={target}"]
+        code, printed = call(monkeypatch, capfd, experiments.denoise.main, *arguments)
+        assert code == 0, printed
+        assert (Image.open(target).size, Image.open(target).mode) == (size, mode)
+        assert ("channel by channel" in printed) == (mode == "RGB")
+    given, cleaned = (np.asarray(Image.open(p)) for p in (tmp_path / "g.png", tmp_path / "out" / "g.png"))
+    assert np.array_equal(denoisers.load(folder)(given), cleaned)
+    # an existing output and the input itself stay as they are
+    for target, said in [("out/g.png", "overwrite=true"), ("g.png", "never overwritten"), ("x.xyz", "not a picture")]:
+        arguments = [f"checkpoint={folder}", f"input={tmp_path / 'g.png'}", f"output={tmp_path / target}"]
+        code, printed = call(monkeypatch, capfd, experiments.denoise.main, *arguments)
+        assert code == 2
+        assert said in printed
+    code, printed = call(monkeypatch, capfd, experiments.denoise.main, f"checkpoint={folder}", "input=x.png")
+    assert code == 2
+    assert "output must be given" in printed
+
+
+@pytest.mark.parametrize("model", ["identity", "median"])
+def test_what_has_nothing_to_train_goes_straight_to_the_test(tmp_path, monkeypatch, capfd, model):
+    code, printed = call(monkeypatch, capfd, train.main, f"model={model}", f"run_dir={tmp_path / 'r'}", "channels=3")
+    assert code == 0, printed
+    [row] = csv.DictReader((tmp_path / "r" / "per_image.csv").open())
+    column = {"identity": "noisy_psnr", "median": "median_psnr"}[model]
+    assert row["psnr"] == row[column]
+    assert not (tmp_path / "r" / "checkpoints").exists()
+
+
+def test_equal_images_give_an_infinite_psnr_in_valid_json(tmp_path, monkeypatch, capfd):
+    code, _ = call(monkeypatch, capfd, train.main, "model=identity", "noise=none", f"run_dir={tmp_path / 'r'}")
+    assert code == 0
+    text = (tmp_path / "r" / "summary.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["results"]["sample"]["psnr"] == "inf"
+
+
+def test_help_names_every_axis_and_choice_on_one_line():
+    printed = command("train.py", "--help").stdout
+    lines = {line.split(":")[0].strip(): line for line in printed.splitlines() if ": " in line}
+    for group in (path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"):
+        for choice in choices(group):
+            assert choice in lines[group]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model=xdnccn"], "no model 'xdnccn'; did you mean xdncnn"),
+        (["modle=dncnn"], "did you mean model"),
+        (["noise.sgima=3"], "did you mean noise.sigma"),
+        (["sigma=3"], "did you mean noise.sigma"),
+        (["batch_size=3"], "did you mean data.batch_size"),
+        (["+typo=1"], "nothing reads 'typo'"),
+        (["+data.pacth_size=1"], "nothing reads 'data.pacth_size'; did you mean data.patch_size"),
+        (["+model.num_layer=1"], "model takes no 'num_layer'; did you mean num_layers"),
+        (["+trainer.max_step=1"], "trainer takes no 'max_step'; did you mean max_steps"),
+        (["noise.sigma=abc"], "noise.sigma=abc: Input should be a valid number"),
+        (["noise.sigma=-5"], "sigma=-5"),
+        (["model.num_layers=many"], "model.num_layers=many"),
+        (["model.num_layers=1"], "num_layers=1: must be at least 2"),
+        (["model.kernel_size=4"], "kernel_size=4: must be odd"),
+        (["model.activation=selu"], "xunit_d"),
+        (["channels=2"], "channels=2"),
+        (["seed=abc"], "seed=abc: must be int"),
+        (["compile=perhaps"], "compile=perhaps: must be bool"),
+        (["data.batch_size=2.5"], "data.batch_size=2.5: must be int"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast"),
+        (["optimizer.lr=-1"], "Invalid learning rate: -1"),
+        (["trainer.max_steps=-7"], "trainer.max_steps=-7"),
+        (["trainer.precision=fp8"], "trainer"),
+        (["trainer=gpu"], "trainer"),
+        (["scheduler.build.warmup=2"], "warmup=2"),
+        (["model=dncnn,unet"], "Ambiguous"),
+        (["resume=/nowhere"], "no checkpoint at /nowhere"),
+        (["run_dir=/dev/null/x"], "/dev/null/x"),
+        (["data=bsd400", "data_root=/nowhere"], "looked for 400 images in /nowhere/Train400"),
+        (["data=folder", "data.path=/nowhere"], "no such directory: /nowhere"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_are_named_and_exit_with_2(tmp_path, monkeypatch, capfd, arguments, said):
+    if torch.cuda.is_available() and arguments == ["trainer=gpu"]:
+        pytest.skip("there is a GPU")
+    monkeypatch.chdir(tmp_path)
+    code, printed = call(monkeypatch, capfd, train.main, *arguments)
+    assert code == 2, printed
+    assert said in printed
+    assert "Traceback" not in printed
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not list(tmp_path.rglob("per_image.csv"))
+
+
+def test_a_mistake_ends_a_real_process_with_2():
+    done = command("train.py", "model=xdnccn")
+    assert done.returncode == 2
+    assert "xdncnn" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_holds_a_run_is_never_written_again(run, monkeypatch, capfd):
+    folder, _ = run
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.c*")}
+    code, printed = call(monkeypatch, capfd, train.main, "experiment=debug", f"run_dir={folder}")
+    assert code == 2
+    assert "already holds a run" in printed
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.c*")}
+
+
+@pytest.mark.parametrize("overrides", [["model=dncnn"], ["channels=3"]])
+def test_resuming_another_architecture_is_refused_before_training(run, tmp_path, monkeypatch, capfd, overrides):
+    folder, _ = run
+    arguments = [
+        "experiment=debug",
+        "model.num_features=8",
+        f"resume={folder}",
+        f"run_dir={tmp_path / 'r'}",
+        *overrides,
+    ]
+    code, printed = call(monkeypatch, capfd, train.main, *arguments)
+    assert code == 2, printed
+    assert "do not fit" in printed
+    assert "network.body" in printed
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_two_processes_give_the_rows_of_one(tmp_path):
+    for name, extra in [("one", []), ("two", ["trainer=ddp", "trainer.devices=2"])]:
+        arguments = ["trainer.accelerator=cpu", "model=median", "channels=1", f"run_dir={tmp_path / name}"]
+        done = command("train.py", *extra, *arguments)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one" / "per_image.csv").read_text() == (tmp_path / "two" / "per_image.csv").read_text()
+
+
+def test_two_processes_train_one_network(tmp_path):
+    arguments = [
+        "experiment=debug",
+        "model.num_features=8",
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+    ]
+    done = command("train.py", *arguments, f"run_dir={tmp_path / 'r'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["steps"] == 4

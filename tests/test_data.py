@@ -1,0 +1,287 @@
+"""Images, splits, crops and the noisy half: what is drawn is a function of its seed and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+
+from datamodules import catalog, seeds
+from datamodules.crops import Crops, EpochSampler
+from datamodules.images import DataError, decode, read_header, to_channels, to_tensor
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight colour pictures of 40×56 pixels in nested folders."""
+    random = np.random.default_rng(0)
+    for index in range(8):
+        path = tmp_path / "photos" / ("a" if index % 2 else "b") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+def module(compose, *overrides):
+    data = instantiate(compose("data.patch_size=16", "data.batch_size=4", *overrides).datamodule)
+    data.setup("fit")
+    return data
+
+
+def training_batches(data, epoch=0):
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [batch | data.corrupt_training(batch["clean"]) for batch in loader]
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1"])
+def test_every_8_bit_mode_becomes_grey_or_rgb(tmp_path, mode):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)).convert(mode)
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    picture.save(path)
+    channels = 1 if mode in ("L", "LA", "1") else 3
+    header, pixels = read_header(path), decode(path)
+    assert (header.height, header.width, header.channels) == pixels.shape == (9, 7, channels)
+    assert header.alpha == mode.endswith("A")
+    assert np.array_equal(pixels.squeeze(), np.asarray(picture.convert("L" if channels == 1 else "RGB")))
+
+
+def test_16_bits_are_kept(tmp_path):
+    grey = np.arange(0, 65536, 409, dtype=np.uint16)[:160].reshape(10, 16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(decode(tmp_path / "grey.png")[..., 0], grey)
+    from kornia_rs.io import write_image_png_u16
+
+    colour = np.stack([grey, grey[::-1], grey.T.reshape(10, 16)], axis=2).copy()
+    write_image_png_u16(str(tmp_path / "colour.png"), colour, "rgb")
+    assert decode(tmp_path / "colour.png").dtype == np.uint16
+    assert np.array_equal(decode(tmp_path / "colour.png"), colour)
+    tensor = to_tensor(colour)
+    assert tensor.shape == (3, 10, 16)
+    torch.testing.assert_close(tensor[0], torch.from_numpy(grey.astype(np.float32) / 65535))
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.png", exif=exif)
+    header = read_header(tmp_path / "turned.png")
+    assert (header.height, header.width) == (24, 16)
+    assert np.array_equal(decode(tmp_path / "turned.png"), np.rot90(np.asarray(picture), -1))
+
+
+def test_colour_becomes_grey_as_pillow_does_it():
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    assert np.array_equal(to_channels(pixels, 1)[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+    with pytest.raises(DataError, match="grey"):
+        to_channels(pixels[..., :1], 3)
+
+
+# --- splits --------------------------------------------------------------------------------------------------------
+
+
+def test_sample_is_the_declared_split(compose):
+    for channels, train, test in [
+        (1, {"astronaut", "rocket", "brick", "gravel", "grass"}, {"chelsea", "camera"}),
+        (3, {"astronaut", "rocket"}, {"chelsea"}),
+    ]:
+        splits = instantiate(compose("data=sample", f"channels={channels}").data.splits)
+        assert {item.name for item in splits.train} == train
+        assert {item.name for item in splits.val} == {"coffee"}
+        assert {item.name for item in splits.test} == test
+
+
+def test_folder_is_parted_by_its_seed(compose, folder):
+    def parts(seed):
+        splits = instantiate(compose("data=folder", f"data.path={folder}", f"data.split_seed={seed}").data.splits)
+        return [[item.name for item in part] for part in (splits.train, splits.val, splits.test)]
+
+    assert [len(part) for part in parts(0)] == [6, 1, 1]
+    assert sorted(name for part in parts(0) for name in part) == sorted(
+        [f"{'a' if i % 2 else 'b'}/{i}" for i in range(8)]
+    )
+    assert parts(0) == parts(0) != parts(1)
+
+
+def test_named_sets(compose, tmp_path):
+    root = tmp_path / "data"
+    for name, count in [("Train400", 400), ("Set12", 12), ("BSD68", 68)]:
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("L", (2, 2)).save(root / name / f"{index:03d}.png")
+    splits = instantiate(compose("data=bsd400", f"data_root={root}").data.splits)
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [388, 12, 80]
+    assert not {i.clean for i in splits.train} & {i.clean for i in splits.val}
+    assert {item.set for item in splits.test} == {"Set12", "BSD68"}
+    (root / "BSD68" / "000.png").unlink()
+    with pytest.raises(DataError, match=r"BSD68.*68 images.*holds 67.*\n.*cszn/DnCNN.*\n.*DENOISERS_DATA"):
+        catalog.find("BSD68", str(root))
+
+
+# --- crops ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_crop_is_a_function_of_seed_epoch_and_index():
+    image = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40, 1)
+
+    def crop(seed, epoch, index):
+        return Crops([(image, image)], ["x"], patch_size=8, crops_per_image=100, seed=seed)[epoch, index]
+
+    first = crop(0, 1, 2)
+    assert torch.equal(first["clean"], crop(0, 1, 2)["clean"])
+    assert torch.equal(first["clean"], first["noisy"])  # pairs are cropped alike
+    for other in [(1, 1, 2), (0, 2, 2), (0, 1, 3)]:
+        assert not torch.equal(first["clean"], crop(*other)["clean"])
+
+
+def test_crops_reach_every_corner_and_all_eight_turns():
+    image = np.arange(12 * 12, dtype=np.uint16).reshape(12, 12, 1)
+    crops = Crops([(image,)], ["x"], patch_size=10, crops_per_image=400, seed=0)
+    values = [(crops[0, i]["clean"] * 65535).round().int()[0] for i in range(400)]
+    places = {int(v.min()) for v in values}
+    assert places == {12 * y + x for y in range(3) for x in range(3)}
+    turns = {tuple((v - v.min())[[0, 0, -1], [0, -1, 0]].tolist()) for v in values}
+    assert len(turns) == 8
+
+
+def test_an_epoch_is_every_key_once_shared_over_ranks():
+    samplers = [EpochSampler(10, seed=3, rank=rank, world_size=2) for rank in range(2)]
+    for sampler in samplers:
+        sampler.set_epoch(4)
+    keys = [key for sampler in samplers for key in sampler]
+    assert sorted(keys) == [(4, i) for i in range(10)]
+    assert keys != sorted(keys)
+    samplers[0].set_epoch(5)
+    assert [i for _, i in samplers[0]] != [i for _, i in keys[:5]]
+
+
+# --- seeds ---------------------------------------------------------------------------------------------------------
+
+
+def test_training_batches_are_the_same_with_0_1_and_2_workers(compose):
+    batches = [
+        training_batches(module(compose, "data.crops_per_image=4", f"data.num_workers={workers}"), epoch=3)
+        for workers in (0, 1, 2)
+    ]
+    assert len(batches[0]) == 5
+    for other in batches[1:]:
+        for a, b in zip(batches[0], other, strict=True):
+            assert torch.equal(a["clean"], b["clean"])
+            assert torch.equal(a["noisy"], b["noisy"])
+    again = training_batches(module(compose, "data.crops_per_image=4", "seed=1"), epoch=3)
+    assert not torch.equal(again[0]["clean"], batches[0][0]["clean"])
+
+
+def test_no_two_micro_batches_repeat_their_noise_and_a_restored_count_goes_on(compose):
+    data, clean = module(compose), torch.full((2, 1, 16, 16), 0.5)
+    fields = [data.corrupt_training(clean)["noisy"] for _ in range(6)]
+    assert len({field.sum().item() for field in fields}) == 6
+    restored = module(compose)
+    restored.load_state_dict({"micro_batches": 4})
+    assert torch.equal(restored.corrupt_training(clean)["noisy"], fields[4])
+    assert not torch.equal(module(compose, "seed=1").corrupt_training(clean)["noisy"], fields[0])
+
+
+def test_ranks_draw_unrelated_noise():
+    drawn = {seeds.derive(0, count, rank) for count in range(50) for rank in range(4)}
+    assert len(drawn) == 200
+    assert seeds.derive(0, 1) != seeds.derive(1, 0)
+
+
+def test_content_is_of_values_and_shape():
+    image = torch.rand(1, 4, 6)
+    assert seeds.content(image) == seeds.content(image.clone())
+    assert seeds.content(image) != seeds.content(image.reshape(1, 6, 4))
+    assert seeds.content(image) != seeds.content(image + 1e-6)
+
+
+def test_evaluation_noise_ignores_batch_size_and_training_seed(compose):
+    def noisy(*overrides):
+        data = module(compose, *overrides)
+        return [data.on_after_batch_transfer(batch, 0)["noisy"] for batch in data.val_dataloader()]
+
+    reference = noisy("channels=3")
+    for overrides in (["seed=5"], ["data.batch_size=2"], ["data.num_workers=2"]):
+        assert all(torch.equal(a, b) for a, b in zip(reference, noisy("channels=3", *overrides), strict=True))
+    assert not torch.equal(reference[0], noisy("channels=3", "eval_seed=1")[0])
+    # one image or several at a time
+    data = module(compose)
+    two = torch.rand(2, 1, 20, 20)
+    together = data.on_after_batch_transfer({"clean": two}, 0)["noisy"]
+    alone = data.on_after_batch_transfer({"clean": two[1:]}, 0)["noisy"]
+    assert torch.equal(together[1:], alone)
+
+
+def test_pairs_bring_their_own_noise(compose, tmp_path):
+    random = np.random.default_rng(0)
+    for name in range(6):
+        clean = random.integers(60, 196, (32, 32, 3), dtype=np.uint8)
+        for kind, pixels in (("clean", clean), ("noisy", clean + random.integers(-9, 9, clean.shape).astype(np.int8))):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / kind / f"{name}.png")
+    place = [f"data.noisy={tmp_path / 'noisy'}", f"data.clean={tmp_path / 'clean'}", "data=pairs"]
+    data = module(compose, *place, "noise=none")
+    batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
+    assert not torch.equal(batch["noisy"], batch["clean"])
+    difference = (batch["noisy"] - batch["clean"]).square().mean().sqrt()
+    torch.testing.assert_close(batch["level"].flatten(), difference[None])
+    with pytest.raises(Exception, match="noise=none"):
+        module(compose, *place)
+    (tmp_path / "noisy" / "3.png").unlink()
+    with pytest.raises(Exception, match=r"3\.png: no noisy partner"):
+        module(compose, *place, "noise=none")
+
+
+# --- bad data ------------------------------------------------------------------------------------------------------
+
+
+def damage(path: Path, keep: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+
+
+def test_bad_headers_and_undecodable_files_are_named_at_once(compose, folder):
+    (folder / "b" / "0.png").write_bytes(b"not a picture")
+    (folder / "a" / "1.png").write_bytes(b"")
+    with pytest.raises(Exception, match=r"2 of 8 files") as error:
+        module(compose, "data=folder", f"data.path={folder}")
+    assert "0.png" in str(error.value.__cause__)
+    assert "1.png" in str(error.value.__cause__)
+    for name in ("b/0.png", "a/1.png"):
+        Image.new("RGB", (40, 40)).save(folder / name)
+    damage(folder / "a" / "3.png", 0.6)
+    damage(folder / "b" / "4.png", 0.6)
+    with pytest.raises(DataError, match=r"2 of 8 files.*\n.*(3|4)\.png.*\n.*(3|4)\.png"):
+        module(compose, "data=folder", f"data.path={folder}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["data.patch_size=48"], "smaller than 48×48.*neither padded nor skipped"),
+        (["data.batch_size=1000"], "data.batch_size=1000 is more than an epoch holds"),
+        (["data.crops_per_image=0"], "data.crops_per_image=0"),
+        (["data.fractions=[0.5,0.5,0.5]"], "add up to 1"),
+        (["seed=-1"], "seed=-1"),
+        (["data.train=x"], "either data.path"),
+        (["data.path=null"], "data.path=DIR"),
+        (["data.path=null", "data.train=x"], "data.val and data.test"),
+        (["data.path=/nowhere"], "no such directory: /nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(compose, folder, overrides, named):
+    with pytest.raises(Exception, match=r"(?s)" + named):
+        module(compose, "data=folder", f"data.path={folder}", *overrides)
+
+
+def test_grey_images_never_become_colour(compose, folder):
+    Image.new("L", (40, 40)).save(folder / "grey.png")
+    with pytest.raises(Exception, match=r"(?s)channels=3.*1 of 9 images are grey.*channels=1.*grey\.png"):
+        module(compose, "data=folder", f"data.path={folder}")
+    assert module(compose, "data=folder", f"data.path={folder}", "channels=1").channels == 1
