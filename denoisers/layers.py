@@ -58,26 +58,23 @@ class _DepthwiseConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=x.shape[1])
+    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (x, weight), (grad,) = ctx.saved_tensors, gradients
-        (batch, channels, height, width), size = x.shape, weight.shape[-1]
+        batch, channels, size = x.shape[0], x.shape[1], weight.shape[-1]
         grad_x = F.conv2d(grad, weight.flip(2, 3), padding=size // 2, groups=channels)
         accurate = torch.promote_types(x.dtype, torch.float32)
-        padded = F.pad(x.to(accurate), [size // 2] * 4)
-        grad_weight = F.conv2d(
-            padded.reshape(1, batch * channels, *padded.shape[-2:]),
-            grad.to(accurate).reshape(batch * channels, 1, height, width),
-            groups=batch * channels,
-        )  # [1, B·C, k, k]
-        return grad_x, grad_weight.view(batch, channels, 1, size, size).sum(0).to(weight.dtype)
+        planes, kernels = (t.to(accurate, memory_format=torch.contiguous_format).flatten(0, 1) for t in (x, grad))
+        grad_weight = F.conv2d(planes[None], kernels[:, None], padding=size // 2, groups=batch * channels)
+        grad_weight = grad_weight.view(batch, channels, 1, size, size).sum(0)
+        return grad_x, grad_weight.to(weight.dtype), grad.sum((0, 2, 3))
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -89,4 +86,4 @@ class DepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or self.bias is None:
             return super().forward(x)
-        return _DepthwiseConv.apply(x, self.weight.to(x.dtype)) + self.bias.to(x.dtype).view(-1, 1, 1)
+        return _DepthwiseConv.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))

@@ -124,7 +124,7 @@ def test_the_paper_preset_is_two_models_at_sigma_50(compose):
 @pytest.mark.parametrize(
     ("typed", "steps", "epochs"),
     [
-        ([], 600, -1),
+        ([], 520, -1),
         (["trainer.max_epochs=3"], -1, 3),
         (["trainer.max_steps=7"], 7, -1),
         (["trainer.max_steps=7", "trainer.max_epochs=3"], 7, 3),
