@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -127,7 +128,8 @@ class DenoisingDataModule(L.LightningDataModule):
                 "use channels=1 or leave them out:\n" + listing(grey)
             )
         if colour := sum(header.channels > self.channels for header in headers.values()):
-            log.info(f"channels=1: {colour} of {len(headers)} images are colour and become grey by their BT.601 luma")
+            rule = f"channels=1: {colour} of {len(headers)} images are colour and become grey by their BT.601 luma"
+            rank_zero_only(log.info)(rule)
 
         def refuse_below(side: int, split: str, remedy: str) -> None:
             chosen = [(item, headers[item.clean]) for item in getattr(self.splits, split)]

@@ -52,9 +52,8 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 class _DepthwiseConv(torch.autograd.Function):
     """A depthwise convolution (stride 1, same size) whose gradients are convolutions too.
 
-    PyTorch's own kernel for the weight's gradient is many times slower on CPU than the forward pass (at 9×9, bf16 and
-    ``channels_last`` 27 times); here it is one grouped convolution of the input with the output's gradient, each image
-    and channel a group, in float32.
+    PyTorch's own kernel for the weight's gradient is many times slower on CPU than the forward pass. Here it is one
+    grouped convolution of the input with the output's gradient, each image and channel a group, in float32.
     """
 
     @staticmethod

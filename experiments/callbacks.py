@@ -3,7 +3,9 @@
 import copy
 import logging
 import math
+import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -144,14 +146,14 @@ def measure(trainer: L.Trainer, pl_module: L.LightningModule, shape: tuple[int, 
         with torch.inference_mode():
             network(batch, level)
 
-    def seconds(work: Any, repeats: int) -> float:
+    def seconds(work: Callable[[], None]) -> float:
         times = []
-        for _ in range(repeats + 1):  # the first is a warm-up
+        for _ in range(5):
             started = time.perf_counter()
             work()
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
-        return sum(times[1:]) / repeats
+        return statistics.median(times[2:])  # the first ones warm up
 
-    return seconds(training_pass, 3), seconds(scoring_pass, 1) / (shape[0] * shape[2] * shape[3])
+    return seconds(training_pass), seconds(scoring_pass) / (shape[0] * shape[2] * shape[3])

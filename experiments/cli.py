@@ -32,8 +32,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     """Makes ``verb(cfg)`` a command that composes ``conf/<config_name>.yaml`` with the overrides it is called with."""
 
     def decorate(verb: Callable[[DictConfig], None]) -> Callable[[], None]:
+        begun = False
+
         @functools.wraps(verb)
         def job(cfg: DictConfig) -> None:
+            nonlocal begun
+            begun = True
             try:
                 check(cfg, config_name)
                 verb(cfg)
@@ -55,8 +59,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 refuse(unknown_choice(error))
             except HydraException as error:
                 refuse(with_suggestion(str(error), config_name))
-            except (OmegaConfBaseException, OSError) as error:
+            except OmegaConfBaseException as error:
                 refuse(str(error))
+            except OSError as error:
+                if begun:
+                    raise
+                refuse(f"the run's folder cannot be made ({error}): choose another run_dir")
 
         return main
 
