@@ -1,7 +1,6 @@
 """The main job: ``python train.py model=xdncnn noise=sigma25`` trains a denoiser and scores it on its test images."""
 
 import logging
-import os
 import time
 import warnings
 from pathlib import Path
@@ -13,6 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.cli import UserError, command
 
 log = logging.getLogger(__name__)
+
+
+def near(path: str) -> Path:
+    """A path as people read it: relative where it lies below the working directory."""
+    absolute = Path(path).absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
@@ -81,7 +86,7 @@ def main(cfg: DictConfig) -> None:
         warnings.filterwarnings("ignore", f".*{harmless}.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     typed = list(HydraConfig.get().overrides.task)
-    run_dir = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    run_dir = near(HydraConfig.get().runtime.output_dir)
     cfg.run_dir = str(run_dir)
     free_the_other_budget(cfg, typed)
     resume = checkpoint.find(cfg.resume, prefer=("last", "best")) if cfg.resume else None
@@ -115,7 +120,7 @@ def main(cfg: DictConfig) -> None:
         Console().print(results.table(rows, cfg.axes.model))
         log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")
         if best:
-            log.info(f"checkpoint  {os.path.relpath(best)}\n\nNow clean a picture of your own:")
+            log.info(f"checkpoint  {near(best)}\n\nNow clean a picture of your own:")
             log.info(f"  python -m experiments.denoise checkpoint={run_dir} input=photo.png output=clean.png")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
