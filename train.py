@@ -71,6 +71,20 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
     return datamodule, module, trainer
 
 
+def refuse_early(datamodule: Any, module: Any, resume: Path | None) -> None:
+    """Whatever building alone has not refused is refused here, before the first step and before anything is written."""
+    from denoisers import checkpoint
+
+    if module.trainable:
+        try:
+            module.rehearse()
+        except ValueError as error:
+            raise UserError(f"optimizer and scheduler: {error}") from error
+        if resume:
+            module.on_load_checkpoint(checkpoint.read(resume))
+    datamodule.setup("fit" if module.trainable else "test")  # decodes every file
+
+
 @command("train")
 def main(cfg: DictConfig) -> None:
     # late, so that help and mistakes on the command line take no seconds
@@ -93,6 +107,7 @@ def main(cfg: DictConfig) -> None:
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule, module, trainer = build(cfg)
+    refuse_early(datamodule, module, resume)
     if trainer.is_global_zero:
         claim(run_dir, cfg, typed)
     for logger in trainer.loggers:
@@ -100,12 +115,6 @@ def main(cfg: DictConfig) -> None:
 
     best = None
     if module.trainable:
-        try:
-            module.rehearse()
-        except ValueError as error:
-            raise UserError(f"optimizer and scheduler: {error}") from error
-        if resume:
-            checkpoint.read(resume)  # refuses what is damaged or unsafe before anything of it is used
         if cfg.compile:
             module.network.compile()
         trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
