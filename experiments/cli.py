@@ -52,6 +52,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
         @functools.wraps(verb)
         def main() -> None:
+            nonlocal begun
+            begun = False
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of exiting with 1
             try:
                 entry()
