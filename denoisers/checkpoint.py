@@ -56,8 +56,16 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint, it is damaged or something else: {error}"
         ) from error
-    if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint and "config" in checkpoint.get("record", {})):
-        raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict and record.config")
+    try:
+        config, tensors = checkpoint["record"]["config"], checkpoint["state_dict"].values()
+        ours = {"model", "channels"} <= set(config) and all(isinstance(tensor, Tensor) for tensor in tensors)
+    except (KeyError, TypeError, AttributeError):
+        ours = False
+    if not ours:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this project: those have a state_dict of tensors, and record.config with "
+            "model and channels"
+        )
     return checkpoint
 
 

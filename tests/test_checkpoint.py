@@ -94,13 +94,16 @@ def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
         "denoisers.inference.load",
         "denoisers.checkpoint.pickle.loads",
         "denoisers.networks.dncnn.nn.Linear",
+        "denoisers.networks.dncnn.Linear",
+        "denoisers.metrics.Score",
         "denoisers.networks.dncnn.same_conv",
         "denoisersx.networks.dncnn.DnCNN",
         "denoisers",
         "",
     ],
 )
-def test_only_networks_of_ours_are_built_from_a_file(compose, tmp_path, target):
+def test_only_networks_of_ours_are_built_from_a_file(compose, tmp_path, monkeypatch, target):
+    monkeypatch.setattr("denoisers.networks.dncnn.Linear", torch.nn.Linear, raising=False)  # imported there, not ours
     save(tmp_path / "x.ckpt", compose, _target_=target)
     with pytest.raises(CheckpointError, match="only networks under denoisers|not in this version"):
         denoisers.load(tmp_path / "x.ckpt")
@@ -112,8 +115,16 @@ def test_damaged_and_foreign_files_are_refused(compose, tmp_path):
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.ckpt").write_bytes(b"")
     (tmp_path / "text.ckpt").write_text("hello")
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.ckpt")
-    for name in ("half", "empty", "text", "foreign"):
+    foreign = [
+        {"weights": torch.zeros(1)},
+        [1],
+        {"state_dict": {}, "record": 5},
+        {"state_dict": 3, "record": {"config": {}}},
+    ]
+    foreign.append({"state_dict": {"network.x": 5}, "record": {"config": {"model": {}, "channels": 1}}})
+    for index, content in enumerate(foreign):
+        torch.save(content, tmp_path / f"foreign{index}.ckpt")
+    for name in ("half", "empty", "text", *(f"foreign{index}" for index in range(len(foreign)))):
         with pytest.raises(CheckpointError, match=rf"{name}\.ckpt"):
             checkpoint.read(tmp_path / f"{name}.ckpt")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
