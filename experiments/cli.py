@@ -175,7 +175,7 @@ def check(cfg: DictConfig, config_name: str) -> None:
     base = flat(plain(base_config(config_name, overrides)))
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if (CONF / key).is_dir() or has_target_above(cfg, key):
+        if (CONF / key).is_dir() or belongs_to_target(cfg, key):
             continue
         if key not in base:
             raise UserError(f"nothing reads {key!r}{did_you_mean(key, list(base))}")
@@ -185,10 +185,10 @@ def check(cfg: DictConfig, config_name: str) -> None:
     check_targets(cfg)
 
 
-def has_target_above(cfg: DictConfig, key: str) -> bool:
-    """Whether the key is an argument of something that is built from the configuration."""
-    parents = key.split(".")[:-1]
-    nodes = (OmegaConf.select(cfg, ".".join(parents[: i + 1])) for i in range(len(parents)))
+def belongs_to_target(cfg: DictConfig, key: str) -> bool:
+    """Whether the key is, or is an argument of, something that is built from the configuration."""
+    parts = key.split(".")
+    nodes = (OmegaConf.select(cfg, ".".join(parts[: i + 1])) for i in range(len(parts)))
     return any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
 
 

@@ -26,6 +26,12 @@ def choices(group: str) -> list[str]:
 TRAINABLE = [name for name in choices("model") if name not in ("identity", "median")]
 
 
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Statistics are tested on the same draws every time."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def compose() -> Callable[..., DictConfig]:
     """``compose("model=dncnn", …)`` → the configuration of ``train.py``, with what Hydra itself would fill in."""

@@ -189,6 +189,13 @@ def test_what_has_nothing_to_train_goes_straight_to_the_test(tmp_path, monkeypat
     assert not (tmp_path / "r" / "checkpoints").exists()
 
 
+def test_a_callback_can_be_added_on_the_command_line(tmp_path, monkeypatch, capfd):
+    added = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/psnr, mode: max}"
+    code, printed = call(monkeypatch, capfd, train.main, "model=identity", added, f"run_dir={tmp_path / 'r'}")
+    assert code == 0, printed
+    assert "EarlyStopping" in (tmp_path / "r" / "config.yaml").read_text()
+
+
 def test_equal_images_give_an_infinite_psnr_in_valid_json(tmp_path, monkeypatch, capfd):
     code, _ = call(monkeypatch, capfd, train.main, "model=identity", "noise=none", f"run_dir={tmp_path / 'r'}")
     assert code == 0
