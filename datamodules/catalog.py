@@ -20,6 +20,11 @@ class Item:
     clean: Path
     noisy: Path | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The clean file and, in pairs, the noisy one."""
+        return (self.clean, self.noisy) if self.noisy else (self.clean,)
+
 
 @dataclass(frozen=True)
 class Splits:

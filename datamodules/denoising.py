@@ -1,47 +1,23 @@
 """The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
 
-import logging
 import os
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning as L
-import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules import seeds
-from datamodules.catalog import Item, Splits
-from datamodules.crops import Crops, EpochSampler
-from datamodules.images import DataError, Header, decode_all, listing, read_headers, to_channels, to_tensor
+from datamodules.catalog import Splits
+from datamodules.checks import check_headers
+from datamodules.datasets import Crops, EpochSampler, Images, WholeImages
+from datamodules.images import DataError, decode_all, to_channels
 from datamodules.noise.base import Noise, rms
 from datamodules.noise.none import NoNoise
 from datamodules.realisation import ContentSeeded
 
-log = logging.getLogger(__name__)
-SMALLEST_SCORED = 11  # SSIM's window
-
 Batch = dict[str, Any]
-Images = list[tuple[np.ndarray, ...]]
-
-
-class WholeImages(Dataset[dict[str, Any]]):
-    """Whole evaluation images, in order: ``clean`` and, in pairs, ``noisy`` [C, H, W], with ``name`` and ``set``."""
-
-    def __init__(self, images: Images, items: Sequence[Item]) -> None:
-        self.images, self.items = images, items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        views = zip(("clean", "noisy"), self.images[index], strict=False)
-        return {view: to_tensor(image) for view, image in views} | {
-            "name": self.items[index].name,
-            "set": self.items[index].set,
-        }
 
 
 class DenoisingDataModule(L.LightningDataModule):
@@ -88,11 +64,12 @@ class DenoisingDataModule(L.LightningDataModule):
         self.num_workers = (0 if cores <= 2 else min(8, cores - 1)) if num_workers is None else num_workers
         self.micro_batches = 0
         self._decoded: dict[str, Images] = {}
-        self.headers: dict[str, list[Header]] = {}
-        self._check_numbers()
-        self._check_headers()
+        self._check_arguments()
+        headers = check_headers(splits, channels, patch_size)
+        #: height and width of the validation images, in order
+        self.val_sizes = [(headers[item.clean].height, headers[item.clean].width) for item in splits.val]
 
-    def _check_numbers(self) -> None:
+    def _check_arguments(self) -> None:
         for name in ("patch_size", "crops_per_image", "batch_size"):
             if getattr(self, name) < 1:
                 raise DataError(f"data.{name}={getattr(self, name)}: must be at least 1")
@@ -106,62 +83,26 @@ class DenoisingDataModule(L.LightningDataModule):
                 f"{self.crops_per_image} × {len(self.splits.train)} training images = {epoch} crops; raise "
                 f"data.crops_per_image or lower data.batch_size"
             )
-
-    def _check_headers(self) -> None:
-        items = [*self.splits.train, *self.splits.val, *self.splits.test]
-        if any(item.noisy for item in items) and not isinstance(self.noise, NoNoise):
+        if any(item.noisy for item in self.splits.train) and not isinstance(self.noise, NoNoise):
             raise DataError("data=pairs brings its own noise: add noise=none to the command")
-        for split in ("train", "val", "test"):
-            if not getattr(self.splits, split):
-                raise DataError(f"there is no {split} image with channels={self.channels}")
-        both = [(item.clean, item.noisy or item.clean) for item in items]
-        paths = list(dict.fromkeys(path for pair in both for path in pair))
-        headers = dict(zip(paths, read_headers(paths), strict=True))
-
-        uneven = [f"{c} is {headers[c]}, {n} is {headers[n]}" for c, n in both if str(headers[c]) != str(headers[n])]
-        if uneven:
-            raise DataError("the two images of a pair must agree in size and channels:\n" + listing(uneven))
-        grey = [str(path) for path, header in headers.items() if header.channels < self.channels]
-        if grey:
-            raise DataError(
-                f"channels=3 was asked for, but {len(grey)} of {len(headers)} images are grey (1 channel); "
-                "use channels=1 or leave them out:\n" + listing(grey)
-            )
-        if colour := sum(header.channels > self.channels for header in headers.values()):
-            rule = f"channels=1: {colour} of {len(headers)} images are colour and become grey by their BT.601 luma"
-            rank_zero_only(log.info)(rule)
-
-        def refuse_below(side: int, split: str, remedy: str) -> None:
-            chosen = [(item, headers[item.clean]) for item in getattr(self.splits, split)]
-            small = [f"{item.clean} is {h}" for item, h in chosen if min(h.height, h.width) < side]
-            if small:
-                raise DataError(
-                    f"{len(small)} {split} images are smaller than {side}×{side} pixels; images too small are refused, "
-                    f"neither padded nor skipped: {remedy}:\n" + listing(small)
-                )
-
-        refuse_below(self.patch_size, "train", "lower data.patch_size or leave them out")
-        for split in ("val", "test"):
-            refuse_below(SMALLEST_SCORED, split, "leave them out (SSIM is not defined below its window)")
-            self.headers[split] = [headers[item.clean] for item in getattr(self.splits, split)]
 
     def setup(self, stage: str) -> None:
         """Decodes what the stage needs, once; one DataError names every file that fails."""
         wanted = ("train", "val", "test") if stage == "fit" else ("val",) if stage == "validate" else ("test",)
         missing = [split for split in wanted if split not in self._decoded]
         items = [item for split in missing for item in getattr(self.splits, split)]
-        files = [path for item in items for path in (item.clean, item.noisy) if path]
+        files = [path for item in items for path in item.files]
         pixels = dict(zip(files, decode_all(files), strict=True))
         for split in missing:
             self._decoded[split] = [
-                tuple(to_channels(pixels[path], self.channels) for path in (item.clean, item.noisy) if path)
+                tuple(to_channels(pixels[path], self.channels) for path in item.files)
                 for item in getattr(self.splits, split)
             ]
 
     def train_dataloader(self) -> DataLoader:
         crops = Crops(
             self._decoded["train"],
-            [item.name for item in self.splits.train],
+            self.splits.train,
             patch_size=self.patch_size,
             crops_per_image=self.crops_per_image,
             seed=self.seed,

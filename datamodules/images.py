@@ -1,9 +1,10 @@
 """Image files: what a header says, the pixels, and the declared rule between grey and colour."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
 ALPHA_MODES = {"LA", "PA", "RGBA"}
+T = TypeVar("T")
 SHOWN = 10  # files named in one message
 
 
@@ -129,10 +131,10 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(planes).div_(np.iinfo(pixels.dtype).max)
 
 
-def _each(function, paths: Sequence[Path]) -> list:  # type: ignore[no-untyped-def]
+def _each(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
     """``function`` over the paths in threads; every failure is named in one DataError."""
 
-    def attempt(path: Path):  # type: ignore[no-untyped-def]
+    def attempt(path: Path) -> T | DataError:
         try:
             return function(path)
         except DataError as error:
@@ -144,7 +146,7 @@ def _each(function, paths: Sequence[Path]) -> list:  # type: ignore[no-untyped-d
         raise DataError(
             f"{len(failures)} of {len(paths)} files cannot be used, repair or remove:\n" + listing(failures)
         )
-    return results
+    return [result for result in results if not isinstance(result, DataError)]
 
 
 def read_headers(paths: Sequence[Path]) -> list[Header]:

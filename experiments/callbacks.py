@@ -111,7 +111,7 @@ class RunCard(L.Callback):
         crop = (data.batch_size, data.channels, data.patch_size, data.patch_size)
         step_seconds, pixel_seconds = measure(trainer, pl_module, crop)
         validations = math.ceil(steps / per_epoch / (trainer.check_val_every_n_epoch or 1))
-        whole_pixels = sum(h.height * h.width for h in data.headers["val"]) * validations
+        whole_pixels = sum(height * width for height, width in data.val_sizes) * validations
         expected = step_seconds * steps * micro + pixel_seconds * whole_pixels
         splits = data.splits
         lines = {

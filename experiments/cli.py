@@ -6,9 +6,11 @@ Exit codes: 0 done; 2 the input is wrong (one message, no traceback); 1 a fault 
 import contextlib
 import difflib
 import functools
+import inspect
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -205,8 +207,10 @@ def fits(value: Any, default: Any) -> bool:
 def check_targets(cfg: DictConfig) -> None:
     """Compares every node that names a ``_target_`` with that target's signature and annotations."""
     for path, node in targets(cfg):
+        written = plain(node)
         for key, accepted in arguments(path, node).items():
-            raw = node._get_node(key)._value() if node._get_node(key) is not None else None  # type: ignore[union-attr]
+            raw = written[key]
+            # the name that people type, where the value is taken from there
             name = raw[2:-1] if isinstance(raw, str) and raw.startswith("${") and "." in raw else f"{path}.{key}"
             if (problem := type_problem(node[key], accepted)) is not None:
                 raise UserError(f"{name}={node[key]}: {problem}")
@@ -229,9 +233,6 @@ def arguments(path: str, node: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: the target does not take one of them.
     """
-    import inspect
-    import typing
-
     target = hydra.utils.get_object(node["_target_"])
     function = target.__init__ if inspect.isclass(target) else target
     parameters = inspect.signature(target).parameters

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -27,11 +28,14 @@ def call(monkeypatch, capfd, main, *arguments):
     GlobalHydra.instance().clear()
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    handlers = list(logging.getLogger().handlers)
     try:
         main()
         code = 0
     except SystemExit as end:
         code = end.code
+    finally:
+        logging.getLogger().handlers = handlers  # Hydra's own write into the run's folder
     out, err = capfd.readouterr()
     return code, out + err
 

@@ -9,8 +9,10 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from datamodules import catalog, seeds
-from datamodules.crops import Crops, EpochSampler
+from datamodules.datasets import Crops, EpochSampler
 from datamodules.images import DataError, decode, read_header, to_channels, to_tensor
+
+ITEM = catalog.Item("set", "name", Path("file.png"))
 
 
 @pytest.fixture
@@ -131,7 +133,7 @@ def test_a_crop_is_a_function_of_seed_epoch_and_index():
     image = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40, 1)
 
     def crop(seed, epoch, index):
-        return Crops([(image, image)], ["x"], patch_size=8, crops_per_image=100, seed=seed)[epoch, index]
+        return Crops([(image, image)], [ITEM], patch_size=8, crops_per_image=100, seed=seed)[epoch, index]
 
     first = crop(0, 1, 2)
     assert torch.equal(first["clean"], crop(0, 1, 2)["clean"])
@@ -142,7 +144,7 @@ def test_a_crop_is_a_function_of_seed_epoch_and_index():
 
 def test_crops_reach_every_corner_and_all_eight_turns():
     image = np.arange(12 * 12, dtype=np.uint16).reshape(12, 12, 1)
-    crops = Crops([(image,)], ["x"], patch_size=10, crops_per_image=400, seed=0)
+    crops = Crops([(image,)], [ITEM], patch_size=10, crops_per_image=400, seed=0)
     values = [(crops[0, i]["clean"] * 65535).round().int()[0] for i in range(400)]
     places = {int(v.min()) for v in values}
     assert places == {12 * y + x for y in range(3) for x in range(3)}

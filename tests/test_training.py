@@ -217,3 +217,19 @@ def test_compiled_training_keeps_its_keys(compose, tiny, tmp_path):
     module.network.compile(backend="eager")
     module.network(torch.rand(1, 3, 16, 16))
     assert list(module.state_dict()) == keys
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("noise", choices("noise"))
+def test_a_gpu_trains_and_draws_the_same_evaluation_noise(compose, tiny, tmp_path, noise):
+    overrides = [*(o for o in tiny if o != "trainer=cpu"), "trainer=gpu", f"noise={noise}", "model.num_features=4"]
+    datamodule, _, trainer = fit(compose, tmp_path, *overrides)
+    assert trainer.global_step == 2
+    clean, drawn = torch.rand(2, 3, 16, 16), []
+    for device in ("cuda", "cuda", "cpu"):
+        datamodule.load_state_dict({"micro_batches": 0})
+        drawn.append(datamodule.corrupt_training(clean.to(device))["noisy"])
+        assert drawn[-1].device.type == device
+    assert torch.equal(drawn[0], drawn[1])
+    on_gpu = datamodule.on_after_batch_transfer({"clean": clean.cuda()}, 0)["noisy"]
+    assert torch.equal(on_gpu.cpu(), datamodule.on_after_batch_transfer({"clean": clean}, 0)["noisy"])

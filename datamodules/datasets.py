@@ -1,4 +1,4 @@
-"""Training crops: which part of which image, turned how, is a function of (seed, epoch, index) alone."""
+"""Training crops, each a function of (seed, epoch, index) alone; and whole images for evaluation."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,15 +7,20 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from datamodules import seeds
+from datamodules.catalog import Item
 from datamodules.images import to_tensor
 
+Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: clean, and in pairs noisy
+VIEWS = ("clean", "noisy")
+Sample = dict[str, Tensor | str]
 
-class Crops(Dataset[dict[str, Tensor | str]]):
+
+class Crops(Dataset[Sample]):
     """Random crops in one of the eight flips and rotations. An epoch is ``crops_per_image`` × images.
 
     Args:
-        images: each [H, W, C], uint8 or uint16; clean ones, or pairs (clean, noisy), which are cropped alike.
-        names: one per image.
+        images: clean ones, or pairs, which are cropped alike.
+        items: what they are called.
         patch_size: side P of the square crops.
         crops_per_image: crops of each image in an epoch.
         seed: see above.
@@ -23,20 +28,20 @@ class Crops(Dataset[dict[str, Tensor | str]]):
 
     def __init__(
         self,
-        images: Sequence[tuple[np.ndarray, ...]],
-        names: Sequence[str],
+        images: Images,
+        items: Sequence[Item],
         *,
         patch_size: int,
         crops_per_image: int,
         seed: int,
     ) -> None:
-        self.images, self.names = images, names
+        self.images, self.items = images, items
         self.patch_size, self.crops_per_image, self.seed = patch_size, crops_per_image, seed
 
     def __len__(self) -> int:
         return len(self.images) * self.crops_per_image
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor | str]:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         """(epoch, index) → ``clean`` [C, P, P] in [0, 1], ``noisy`` likewise for pairs, and ``name``."""
         epoch, index = key
         number = index % len(self.images)
@@ -50,8 +55,23 @@ class Crops(Dataset[dict[str, Tensor | str]]):
             patch = np.rot90(patch, turn)
             return to_tensor(patch[:, ::-1] if flip else patch)
 
-        views = zip(("clean", "noisy"), self.images[number], strict=False)
-        return {view: crop(image) for view, image in views} | {"name": self.names[number]}
+        views = {view: crop(image) for view, image in zip(VIEWS, self.images[number], strict=False)}
+        return {**views, "name": self.items[number].name}
+
+
+class WholeImages(Dataset[Sample]):
+    """Whole images, in order: ``clean`` and, in pairs, ``noisy`` [C, H, W] in [0, 1], with ``name`` and ``set``."""
+
+    def __init__(self, images: Images, items: Sequence[Item]) -> None:
+        self.images, self.items = images, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Sample:
+        item = self.items[index]
+        views = {view: to_tensor(image) for view, image in zip(VIEWS, self.images[index], strict=False)}
+        return {**views, "name": item.name, "set": item.set}
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
