@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, ProcessingSpeedColumn
 from rich.console import Console
 from rich.panel import Panel
 
@@ -84,6 +85,14 @@ class Progress(RichProgressBar):
             for label, (name, scale, form) in shown.items()
             if name in logged
         }
+
+    def configure_columns(self, trainer: L.Trainer) -> list[Any]:
+        """Lightning's columns, narrow enough for the metrics to stand in one line of 80 characters."""
+        columns = [c for c in super().configure_columns(trainer) if not isinstance(c, ProcessingSpeedColumn)]
+        for column in columns:
+            if isinstance(column, CustomBarColumn):
+                column.bar_width = 8
+        return columns
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch + 1}"
