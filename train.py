@@ -1,6 +1,7 @@
 """The main job: ``python train.py model=xdncnn noise=sigma25`` trains a denoiser and scores it on its test images."""
 
 import logging
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -130,7 +131,8 @@ def main(cfg: DictConfig) -> None:
         log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")
         if best:
             log.info(f"checkpoint  {near(best)}\n\nNow clean a picture of your own:")
-            log.info(f"  python -m experiments.denoise checkpoint={run_dir} input=photo.png output=clean.png")
+            verb = f"{near(sys.executable)} -m experiments.denoise"
+            log.info(f"  {verb} checkpoint={run_dir} input=photo.png output=clean.png")
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # or the next job of a sweep would write into this run

@@ -135,18 +135,25 @@ def folder(
 def pairs(*, noisy: str | None, clean: str | None, fractions: Sequence[float], split_seed: int) -> Splits:
     """Noisy and clean files of the same relative names (suffixes may differ), parted by ``fractions`` and the seed.
 
+    The set is called after the directory that holds the clean one.
+
     Raises:
-        DataError: a directory is not given, a file has no partner, or too few pairs.
+        DataError: a directory is not given, both are the same, a file has no partner, or too few pairs.
     """
     if noisy is None or clean is None:
         raise DataError("data=pairs needs data.noisy=DIR and data.clean=DIR, with files of the same names")
+    if Path(noisy).resolve() == Path(clean).resolve():
+        raise DataError(
+            f"data.noisy and data.clean are the same directory, {noisy}: there would be no noise to learn from"
+        )
     clean_items, noisy_items = _directory(clean), {item.name: item for item in _directory(noisy)}
     lonely = [f"{item.clean}: no noisy partner" for item in clean_items if item.name not in noisy_items]
     names = {item.name for item in clean_items}
     lonely += [f"{item.clean}: no clean partner" for name, item in noisy_items.items() if name not in names]
     if lonely:
         raise DataError(f"data=pairs: {len(lonely)} files have no partner of the same name:\n" + listing(lonely))
-    items = [Item(i.set, i.name, i.clean, noisy_items[i.name].clean) for i in clean_items]
+    set_name = Path(clean).resolve().parent.name
+    items = [Item(set_name, item.name, item.clean, noisy_items[item.name].clean) for item in clean_items]
     return _parted(items, fractions, split_seed)
 
 

@@ -85,7 +85,7 @@ def test_a_run_says_what_it_does_before_and_after(run):
     for said in ("expected time", "chelsea", "camera", "mean of 2", "protocol kair", "noisy", "median", "xdncnn"):
         assert said in printed
     assert printed.index("expected time") < printed.index("step 5")
-    assert "python -m experiments.denoise checkpoint=" in printed
+    assert "-m experiments.denoise checkpoint=" in printed
 
 
 def test_a_run_leaves_everything_in_its_folder(run):

@@ -235,6 +235,10 @@ def test_pairs_bring_their_own_noise(compose, tmp_path):
     torch.testing.assert_close(batch["level"].flatten(), difference[None])
     with pytest.raises(Exception, match="noise=none"):
         module(compose, *place)
+    with pytest.raises(Exception, match="the same directory"):
+        module(
+            compose, "data=pairs", "noise=none", f"data.noisy={tmp_path / 'clean'}", f"data.clean={tmp_path / 'clean'}"
+        )
     (tmp_path / "noisy" / "3.png").unlink()
     with pytest.raises(Exception, match=r"3\.png: no noisy partner"):
         module(compose, *place, "noise=none")
