@@ -6,6 +6,7 @@ neighbourhood, where ReLU multiplies by a map of zeros and ones computed pixel b
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class GaussianGate(nn.Module):
         return torch.exp(-x.square())
 
 
-GATES: dict[str, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "gaussian": GaussianGate}
+GateName = Literal["sigmoid", "gaussian"]
+GATES: dict[GateName, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "gaussian": GaussianGate}
 
 
 class XUnit(nn.Module):
@@ -32,7 +34,7 @@ class XUnit(nn.Module):
         gate: ``sigmoid`` (the authors' published code) or ``gaussian`` (the paper's text).
     """
 
-    def __init__(self, num_features: int, kernel_size: int = 9, gate: str = "sigmoid") -> None:
+    def __init__(self, num_features: int, kernel_size: int = 9, gate: GateName = "sigmoid") -> None:
         super().__init__()
         require_positive(num_features=num_features)
         require_odd(activation_kernel_size=kernel_size)
@@ -67,10 +69,18 @@ class XUnitD(XUnit):
         return [nn.Conv2d(num_features, num_features, 1), nn.BatchNorm2d(num_features), nn.ReLU()]
 
 
-ACTIVATIONS: dict[str, type[XUnit] | None] = {"relu": None, "xunit": XUnit, "xunit_s": XUnitS, "xunit_d": XUnitD}
+ActivationName = Literal["relu", "xunit", "xunit_s", "xunit_d"]
+ACTIVATIONS: dict[ActivationName, type[XUnit] | None] = {
+    "relu": None,
+    "xunit": XUnit,
+    "xunit_s": XUnitS,
+    "xunit_d": XUnitD,
+}
 
 
-def activation_factory(name: str, kernel_size: int = 9, gate: str = "sigmoid") -> Callable[[int], nn.Module]:
+def activation_factory(
+    name: ActivationName, kernel_size: int = 9, gate: GateName = "sigmoid"
+) -> Callable[[int], nn.Module]:
     """A function from a number of channels to a new activation.
 
     Args:

@@ -49,8 +49,8 @@ def read(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is refused: reading it needs more than tensors and plain containers, which could run any code "
-            f"({str(error).splitlines()[0]}); save it again as a state dict of tensors"
+            f"{path} is refused: it is damaged, or reading it needs more than tensors and plain containers, which "
+            "could run any code; save it again as a state dict of tensors"
         ) from error
     except Exception as error:
         raise CheckpointError(

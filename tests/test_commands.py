@@ -233,6 +233,7 @@ def test_help_names_every_axis_and_choice_on_one_line():
         (["model.num_layers=1"], "num_layers=1: must be at least 2"),
         (["model.kernel_size=4"], "kernel_size=4: must be odd"),
         (["model.activation=selu"], "xunit_d"),
+        (["model.activation=xunitt"], "did you mean xunit"),
         (["channels=2"], "channels=2"),
         (["seed=abc"], "seed=abc: must be int"),
         (["compile=perhaps"], "compile=perhaps: must be bool"),

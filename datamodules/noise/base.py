@@ -1,5 +1,6 @@
 """What every noise is: a kornia augmentation that also knows how strong it was."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 Params = dict[str, Tensor]
 
 
-class Noise(IntensityAugmentationBase2D):
+class Noise(IntensityAugmentationBase2D, ABC):
     """Clean → noisy, every sample with its own parameters; shape, dtype and device kept, nothing clipped.
 
     A subclass draws its per-sample parameters in ``generate_parameters``, applies them in ``apply_transform`` and gives
@@ -20,9 +21,9 @@ class Noise(IntensityAugmentationBase2D):
     def __init__(self, p: float = 1.0, **options: Any) -> None:
         super().__init__(p=p, **options)  # kornia's default p would leave half of the samples clean
 
+    @abstractmethod
     def level(self, clean: Tensor, params: Params) -> Tensor:
         """[B, C, H, W] in [0, 1] → [B, 1, 1, 1], each sample's root-mean-square noise on the same scale."""
-        raise NotImplementedError
 
     def corrupt(self, clean: Tensor, params: Params | None = None) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] → noisy, same shape, and its level [B, 1, 1, 1]; drawn from PyTorch's global generators.

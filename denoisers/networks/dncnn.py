@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from denoisers.activations import activation_factory
+from denoisers.activations import ActivationName, GateName, activation_factory
 from denoisers.layers import require_odd, require_positive, same_conv, zero_init
 
 
@@ -33,9 +33,9 @@ class DnCNN(nn.Module):
         num_layers: int = 17,
         num_features: int = 64,
         kernel_size: int = 3,
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         activation_kernel_size: int = 9,
-        activation_gate: str = "sigmoid",
+        activation_gate: GateName = "sigmoid",
     ) -> None:
         super().__init__()
         require_positive(channels=channels, num_features=num_features)

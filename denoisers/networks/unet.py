@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from denoisers.activations import activation_factory
+from denoisers.activations import ActivationName, GateName, activation_factory
 from denoisers.layers import pad_to_multiple, require_odd, require_positive, same_conv, zero_init
 
 
@@ -32,9 +32,9 @@ class UNet(nn.Module):
         num_layers: int = 4,
         num_features: int = 32,
         kernel_size: int = 3,
-        activation: str = "relu",
+        activation: ActivationName = "relu",
         activation_kernel_size: int = 9,
-        activation_gate: str = "sigmoid",
+        activation_gate: GateName = "sigmoid",
     ) -> None:
         super().__init__()
         require_positive(channels=channels, num_layers=num_layers, num_features=num_features)
