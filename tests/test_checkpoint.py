@@ -34,6 +34,17 @@ def test_load_rebuilds_the_network(compose, tmp_path):
     torch.testing.assert_close(denoisers.load(tmp_path / "x.ckpt")(image), expected)
 
 
+def test_a_network_meets_a_picture_of_other_channels_by_its_rule(compose, tmp_path):
+    grey, colour = torch.rand(1, 1, 9, 7), torch.rand(1, 3, 9, 7)
+    one = save(tmp_path / "1.ckpt", compose, "channels=1")
+    three = save(tmp_path / "3.ckpt", compose, "channels=3")
+    with torch.no_grad():
+        by_channel = torch.cat([one(colour[:, i : i + 1]) for i in range(3)], dim=1).clamp(0, 1)
+        mean = three(torch.cat([grey, grey, grey], dim=1)).mean(dim=1, keepdim=True).clamp(0, 1)
+    torch.testing.assert_close(denoisers.load(tmp_path / "1.ckpt")(colour), by_channel)
+    torch.testing.assert_close(denoisers.load(tmp_path / "3.ckpt")(grey), mean)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
