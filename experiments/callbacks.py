@@ -87,7 +87,7 @@ class Progress(RichProgressBar):
         }
 
     def configure_columns(self, trainer: L.Trainer) -> list[Any]:
-        """Lightning's columns, narrow enough for the metrics to stand in one line of 80 characters."""
+        """Lightning's columns, without iterations per second and with a short bar, so that the metrics have room."""
         columns = [c for c in super().configure_columns(trainer) if not isinstance(c, ProcessingSpeedColumn)]
         for column in columns:
             if isinstance(column, CustomBarColumn):

@@ -1,6 +1,5 @@
 """Picture strips: clean | noisy | estimate | error ×5, side by side with their labels."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor
 from denoisers.metrics import psnr, saved
 from experiments.files import replacing
 
-log = logging.getLogger(__name__)
 ERROR_GAIN = 5
 GAP, LABEL = 4, 20  # pixels
 
