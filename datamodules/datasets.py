@@ -1,6 +1,7 @@
 """Training crops, each a function of (seed, epoch, index) alone; and whole images for evaluation."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -74,23 +75,37 @@ class WholeImages(Dataset[Sample]):
         return {**views, "name": item.name, "set": item.set}
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """The keys (epoch, index) of an epoch, shuffled by (seed, epoch), shared out over ranks.
+class Stream(Sampler[list[tuple[int, int]]]):
+    """Batches of the keys (epoch, index), without end, from a position on that is asked for at each start.
 
-    Lightning calls ``set_epoch`` before each epoch.
+    Each epoch is shuffled by (seed, epoch) and shared out over ranks; the crops that fill no batch are left out. Its
+    length is that of one epoch.
+
+    Args:
+        crops: how many an epoch has.
+        batch_size: crops per batch.
+        seed, rank, world_size: see above.
+        position: → how many batches of the stream have been trained.
+
+    Raises:
+        ValueError: an epoch's share holds no batch.
     """
 
-    def __init__(self, length: int, *, seed: int, rank: int, world_size: int) -> None:
-        self.length, self.seed, self.rank, self.world_size = length, seed, rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(
+        self, crops: int, *, batch_size: int, seed: int, rank: int, world_size: int, position: Callable[[], int]
+    ) -> None:
+        self.crops, self.batch_size, self.seed = crops, batch_size, seed
+        self.rank, self.world_size, self.position = rank, world_size, position
+        if len(self) < 1:
+            raise ValueError(f"{world_size} processes share {crops} crops an epoch: not one batch of {batch_size} each")
 
     def __len__(self) -> int:
-        return self.length // self.world_size
+        return self.crops // self.world_size // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng(seeds.derive(self.seed, self.epoch)).permutation(self.length)
-        share = order[self.rank :: self.world_size][: len(self)]
-        return ((self.epoch, int(index)) for index in share)
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first, done = divmod(self.position(), len(self))
+        for epoch in itertools.count(first):
+            order = np.random.default_rng(seeds.derive(self.seed, epoch)).permutation(self.crops)
+            share = order[self.rank :: self.world_size]
+            for batch in range(done if epoch == first else 0, len(self)):
+                yield [(epoch, int(index)) for index in share[batch * self.batch_size : (batch + 1) * self.batch_size]]

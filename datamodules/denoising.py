@@ -1,23 +1,34 @@
 """The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
 
+import ctypes
 import os
+import signal
+import sys
 from typing import Any, Literal
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules import seeds
 from datamodules.catalog import Splits
 from datamodules.checks import check_headers
-from datamodules.datasets import Crops, EpochSampler, Images, WholeImages
+from datamodules.datasets import Crops, Images, Stream, WholeImages
 from datamodules.images import DataError, decode_all, to_channels
 from datamodules.noise.base import Noise, rms
 from datamodules.noise.none import NoNoise
 from datamodules.realisation import ContentSeeded
 
 Batch = dict[str, Any]
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """A loader process goes on until the main one ends it, and never outlives that."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class DenoisingDataModule(L.LightningDataModule):
@@ -107,18 +118,34 @@ class DenoisingDataModule(L.LightningDataModule):
             crops_per_image=self.crops_per_image,
             seed=self.seed,
         )
-        rank, world_size = self._place()
-        sampler = EpochSampler(len(crops), seed=self.seed, rank=rank, world_size=world_size)
-        if len(sampler) < self.batch_size:
-            raise DataError(f"{world_size} processes share {len(crops)} crops an epoch: raise data.crops_per_image")
-        return DataLoader(
+        return self._loader(
             crops,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=True,
+            batch_sampler=self._stream(len(crops)),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+        )
+
+    def _stream(self, crops: int) -> Stream:
+        rank, world_size = self._place()
+        try:
+            return Stream(
+                crops,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                rank=rank,
+                world_size=world_size,
+                position=lambda: self.micro_batches,
+            )
+        except ValueError as error:
+            raise DataError(f"{error}: raise data.crops_per_image or lower data.batch_size") from error
+
+    def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_signals_to_parent,
+            generator=torch.Generator(),  # or each start would draw from the global one
+            **options,
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -133,7 +160,7 @@ class DenoisingDataModule(L.LightningDataModule):
         # every rank takes as many steps: the last ones begin again, and who gathers the rows drops the doubles
         steps = -(-len(images) // world_size)
         share = [(rank + step * world_size) % len(images) for step in range(steps)]
-        return DataLoader(images, batch_size=1, sampler=share)
+        return self._loader(images, batch_size=1, sampler=share)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -141,25 +168,34 @@ class DenoisingDataModule(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Adds the noisy half and its level, where the batch is."""
         clean = batch["clean"]
+        training = self.trainer is not None and self.trainer.training
+        index, self.micro_batches = self.micro_batches, self.micro_batches + training
         if "noisy" in batch:
             return batch | {"level": rms((batch["noisy"] - clean).square())}
-        if self.trainer is not None and self.trainer.training:
-            return batch | self.corrupt_training(clean)
+        if training:
+            return batch | self.corrupt_training(clean, index)
         realisation = self.realisation if self.trainer is not None and self.trainer.testing else ContentSeeded()
         drawn = [realisation(self.noise, image, self.eval_seed) for image in clean.cpu()]
         noisy, level = (torch.stack(parts).to(clean) for parts in zip(*drawn, strict=True))
         return batch | {"noisy": noisy, "level": level}
 
-    def corrupt_training(self, clean: Tensor) -> dict[str, Tensor]:
-        """Fresh noise from (seed, micro-batch count, rank); counts the micro-batch."""
-        seed = seeds.derive(self.seed, self.micro_batches, self._place()[0])
-        self.micro_batches += 1
+    def corrupt_training(self, clean: Tensor, index: int) -> dict[str, Tensor]:
+        """Fresh noise from (seed, index of the micro-batch, rank)."""
+        seed = seeds.derive(self.seed, index, self._place()[0])
         with seeds.seeded(seed, clean.device):
             noisy, level = self.noise.corrupt(clean)
         return {"noisy": noisy, "level": level}
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Micro-batches of one epoch and rank."""
+        return len(self._stream(self.crops_per_image * len(self.splits.train)))
+
     def state_dict(self) -> dict[str, int]:
-        return {"micro_batches": self.micro_batches}
+        return {"micro_batches": self.micro_batches, "batches_per_epoch": self.batches_per_epoch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self.micro_batches = state_dict["micro_batches"]
+        """Goes on after the trained micro-batches; where epochs have another length now, with the next epoch."""
+        done, length = state_dict["micro_batches"], state_dict["batches_per_epoch"]
+        here = self.batches_per_epoch
+        self.micro_batches = done if length == here else -(-done // length) * here

@@ -1,5 +1,6 @@
 """Images, splits, crops and the noisy half: what is drawn is a function of its seed and nothing else."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from datamodules import catalog, seeds
-from datamodules.datasets import Crops, EpochSampler
+from datamodules.datasets import Crops, Stream
 from datamodules.images import DataError, decode, read_header, to_channels, to_tensor
 
 ITEM = catalog.Item("set", "name", Path("file.png"))
@@ -34,8 +35,9 @@ def module(compose, *overrides):
 
 def training_batches(data, epoch=0):
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
-    return [batch | data.corrupt_training(batch["clean"]) for batch in loader]
+    data.micro_batches = epoch * len(loader)
+    batches = enumerate(itertools.islice(loader, len(loader)), data.micro_batches)
+    return [batch | data.corrupt_training(batch["clean"], index) for index, batch in batches]
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -152,15 +154,30 @@ def test_crops_reach_every_corner_and_all_eight_turns():
     assert len(turns) == 8
 
 
+def stream(position=0, **changes):
+    return Stream(**{"crops": 20, "batch_size": 3, "seed": 3, "rank": 0, "world_size": 1} | changes, position=position)
+
+
+def taken(batches, number):
+    return list(itertools.islice(batches, number))
+
+
 def test_an_epoch_is_every_key_once_shared_over_ranks():
-    samplers = [EpochSampler(10, seed=3, rank=rank, world_size=2) for rank in range(2)]
-    for sampler in samplers:
-        sampler.set_epoch(4)
-    keys = [key for sampler in samplers for key in sampler]
-    assert sorted(keys) == [(4, i) for i in range(10)]
+    ranks = [stream(lambda: 4 * 5, batch_size=2, rank=rank, world_size=2) for rank in range(2)]
+    keys = [key for rank in ranks for batch in taken(rank, len(rank)) for key in batch]
+    assert sorted(keys) == [(4, i) for i in range(20)]
     assert keys != sorted(keys)
-    samplers[0].set_epoch(5)
-    assert [i for _, i in samplers[0]] != [i for _, i in keys[:5]]
+    following = taken(ranks[0], 10)[5:]
+    assert {epoch for batch in following for epoch, _ in batch} == {5}
+    assert [i for batch in following for _, i in batch] != [i for _, i in keys[:10]]
+
+
+def test_a_stream_goes_on_from_any_position_without_a_gap():
+    whole = taken(stream(lambda: 0), 20)
+    assert len(stream(lambda: 0)) == 6
+    assert {len(batch) for batch in whole} == {3}
+    for position in range(14):
+        assert taken(stream(lambda at=position: at), 6) == whole[position : position + 6]
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------
@@ -180,14 +197,21 @@ def test_training_batches_are_the_same_with_0_1_and_2_workers(compose):
     assert not torch.equal(again[0]["clean"], batches[0][0]["clean"])
 
 
-def test_no_two_micro_batches_repeat_their_noise_and_a_restored_count_goes_on(compose):
+def test_no_two_micro_batches_repeat_their_noise(compose):
     data, clean = module(compose), torch.full((2, 1, 16, 16), 0.5)
-    fields = [data.corrupt_training(clean)["noisy"] for _ in range(6)]
+    fields = [data.corrupt_training(clean, index)["noisy"] for index in range(6)]
     assert len({field.sum().item() for field in fields}) == 6
-    restored = module(compose)
-    restored.load_state_dict({"micro_batches": 4})
-    assert torch.equal(restored.corrupt_training(clean)["noisy"], fields[4])
-    assert not torch.equal(module(compose, "seed=1").corrupt_training(clean)["noisy"], fields[0])
+    assert torch.equal(module(compose).corrupt_training(clean, 4)["noisy"], fields[4])
+    assert not torch.equal(module(compose, "seed=1").corrupt_training(clean, 0)["noisy"], fields[0])
+
+
+def test_a_restored_count_goes_on_and_with_other_epochs_at_the_next(compose):
+    data = module(compose, "data.crops_per_image=4")
+    data.micro_batches = 7
+    same, longer = module(compose, "data.crops_per_image=4"), module(compose, "data.crops_per_image=8")
+    for restored, count in ((same, 7), (longer, 2 * 10)):
+        restored.load_state_dict(data.state_dict())
+        assert restored.micro_batches == count
 
 
 def test_ranks_draw_unrelated_noise():

@@ -168,8 +168,8 @@ def test_accumulation_draws_fresh_noise_for_each_micro_batch(compose, tiny, tmp_
         drawn.clear()
         original = datamodule.corrupt_training
 
-        def spy(clean):
-            made = original(clean)
+        def spy(clean, index):
+            made = original(clean, index)
             drawn.append((made["noisy"] - clean).clone())
             return made
 
@@ -227,8 +227,7 @@ def test_a_gpu_trains_and_draws_the_same_evaluation_noise(compose, tiny, tmp_pat
     assert trainer.global_step == 2
     clean, drawn = torch.rand(2, 3, 16, 16), []
     for device in ("cuda", "cuda", "cpu"):
-        datamodule.load_state_dict({"micro_batches": 0})
-        drawn.append(datamodule.corrupt_training(clean.to(device))["noisy"])
+        drawn.append(datamodule.corrupt_training(clean.to(device), 0)["noisy"])
         assert drawn[-1].device.type == device
     assert torch.equal(drawn[0], drawn[1])
     on_gpu = datamodule.on_after_batch_transfer({"clean": clean.cuda()}, 0)["noisy"]
