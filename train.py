@@ -10,7 +10,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import resume
 from experiments.cli import UserError, command
+from experiments.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +25,10 @@ def near(path: str) -> Path:
 
 def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
     """A run ends by steps or by epochs: the one that was typed counts, and frees the other."""
-    budgets = ("trainer.max_steps", "trainer.max_epochs")
-    named = [key for key in budgets if any(override.split("=")[0] == key for override in typed)]
+    named = [key for key in resume.BUDGETS if any(override.split("=")[0] == key for override in typed)]
     if len(named) == 1:
-        OmegaConf.update(cfg, next(key for key in budgets if key not in named), -1)
-    for key in budgets:
+        OmegaConf.update(cfg, next(key for key in resume.BUDGETS if key not in named), -1)
+    for key in resume.BUDGETS:
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != -1):
             raise UserError(f"{key}={value}: must be a whole number from 1, or -1 for no limit")
@@ -35,12 +36,15 @@ def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
         raise UserError("a run needs an end, and its schedule a length: give trainer.max_steps or trainer.max_epochs")
 
 
-def claim(run_dir: Path, cfg: DictConfig, typed: list[str]) -> None:
+def claim(run_dir: Path, cfg: DictConfig, typed: list[str], resumed: bool) -> None:
     """Writes the resolved configuration into the run's folder, which must not hold another run."""
     from experiments.files import write_text
 
-    if (run_dir / "config.yaml").exists():
-        raise UserError(f"run_dir={run_dir} already holds a run, which stays as it is: choose another run_dir")
+    if (run_dir / "config.yaml").exists() and not resumed:
+        raise UserError(
+            f"run_dir={run_dir} already holds a run, which stays as it is: choose another run_dir, "
+            f"or go on with that run: resume={run_dir}"
+        )
     try:
         write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
         write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(typed)))
@@ -65,28 +69,44 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
         scheduler=instantiate(cfg.scheduler),
         score=instantiate(cfg.protocol.score),
         baselines=dict(instantiate(cfg.baselines)),
-        record={"config": config, "versions": provenance.versions(), "commit": provenance.commit()},
+        record={
+            "config": config,
+            "images": datamodule.splits.fingerprint(),
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+        },
     )
     callbacks, loggers = (list(instantiate(group).values()) for group in (cfg.callbacks, cfg.logger))
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     return datamodule, module, trainer
 
 
-def refuse_early(datamodule: Any, module: Any, resume: Path | None) -> None:
+def refuse_early(datamodule: Any, module: Any, checkpoint: Path | None, changes: list[str], force: bool) -> None:
     """Whatever building alone has not refused is refused here, before the first step and before anything is written."""
-    from denoisers import checkpoint
+    from denoisers.checkpoint import read
 
     if module.trainable:
         try:
             module.rehearse()
         except ValueError as error:
             raise UserError(f"optimizer and scheduler: {error}") from error
-        if resume:
-            module.on_load_checkpoint(checkpoint.read(resume))
+    saved = read(checkpoint) if checkpoint else None
+    if saved:
+        then, now = saved["record"]["images"], module.record["images"]
+        changes = changes + [
+            f"  {split} images: {then[split]} → {now[split]}" for split in then if then[split] != now[split]
+        ]
+    if changes:
+        text = "what decides the run's results is changed:\n" + "\n".join(changes)
+        if not force:
+            raise UserError(f"{text}\ngo on all the same with resume_force=true, or start a new run without resume")
+        log.warning(text)
+    if saved:
+        module.on_load_checkpoint(saved)
     datamodule.setup("fit" if module.trainable else "test")  # decodes every file
 
 
-@command("train")
+@command("train", resume.again)
 def main(cfg: DictConfig) -> None:
     # late, so that help and mistakes on the command line take no seconds
     import lightning as L
@@ -94,23 +114,28 @@ def main(cfg: DictConfig) -> None:
     from rich.console import Console
 
     from denoisers import checkpoint
+    from denoisers.module import NonFinite
     from experiments import results
 
     started = time.monotonic()
-    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "dirpath has changed"):
+    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "is not resumable"):
         warnings.filterwarnings("ignore", f".*{harmless}.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     typed = list(HydraConfig.get().overrides.task)
     run_dir = near(HydraConfig.get().runtime.output_dir)
     cfg.run_dir = str(run_dir)
+    changes: list[str] = []
+    stands, resumed, force = None, bool(cfg.resume), cfg.resume_force
+    if resumed:
+        cfg, changes = resume.configuration(cfg, run_dir)
+        stands = resume.newest(run_dir)
     free_the_other_budget(cfg, typed)
-    resume = checkpoint.find(cfg.resume, prefer=("last", "best")) if cfg.resume else None
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule, module, trainer = build(cfg)
-    refuse_early(datamodule, module, resume)
+    refuse_early(datamodule, module, stands, changes, force)
     if trainer.is_global_zero:
-        claim(run_dir, cfg, typed)
+        claim(run_dir, cfg, typed, resumed)
     for logger in trainer.loggers:
         logger.log_hyperparams(module.record["config"])
 
@@ -118,7 +143,15 @@ def main(cfg: DictConfig) -> None:
     if module.trainable:
         if cfg.compile:
             module.network.compile()
-        trainer.fit(module, datamodule, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(module, datamodule, ckpt_path=stands, weights_only=True)
+        except Interrupted as end:
+            log.info(f"stopped by {end} at step {trainer.global_step}; go on with: python train.py resume={run_dir}")
+            raise
+        except NonFinite as error:
+            last = run_dir / "checkpoints" / "last.ckpt"
+            good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint has been written yet"
+            raise UserError(f"{error}\n  {good}") from error
         if best := trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path:
             module.load_state_dict(checkpoint.read(best)["state_dict"])
     trainer.test(module, datamodule, verbose=False)

@@ -1,5 +1,6 @@
 """Data sets: which files they are, and how they part into training, validation and test images."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,15 @@ class Splits:
     train: list[Item]
     val: list[Item]
     test: list[Item]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Split → how many images it has, and a hash of their names and of their files' sizes; wherever they lie."""
+        marks = {}
+        for name in ("train", "val", "test"):
+            items: list[Item] = getattr(self, name)
+            listed = [(item.set, item.name, *(path.stat().st_size for path in item.files)) for item in items]
+            marks[name] = f"{len(items)} images, {hashlib.sha256(repr(listed).encode()).hexdigest()[:12]}"
+        return marks
 
 
 @dataclass(frozen=True)

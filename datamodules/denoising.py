@@ -1,9 +1,6 @@
 """The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
 
-import ctypes
 import os
-import signal
-import sys
 from typing import Any, Literal
 
 import lightning as L
@@ -19,16 +16,9 @@ from datamodules.images import DataError, decode_all, to_channels
 from datamodules.noise.base import Noise, rms
 from datamodules.noise.none import NoNoise
 from datamodules.realisation import ContentSeeded
+from datamodules.workers import leave_signals_to_parent
 
 Batch = dict[str, Any]
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """A loader process goes on until the main one ends it, and never outlives that."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class DenoisingDataModule(L.LightningDataModule):

@@ -4,6 +4,7 @@ A checkpoint is what ``torch.save`` writes of plain containers and tensors: ``st
 ``network.``) and ``record``, whose ``config`` holds the resolved configuration of the run.
 """
 
+import hashlib
 import importlib
 import inspect
 import pickle
@@ -38,13 +39,31 @@ def find(path: str | Path, prefer: Sequence[str] = ("best", "last")) -> Path:
     raise CheckpointError(f"no checkpoint in {path}: looked for checkpoints/best.ckpt and checkpoints/last.ckpt in it")
 
 
+def checksum_file(path: Path) -> Path:
+    """Where the SHA-256 of a checkpoint is written, in the format of ``sha256sum``."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def recorded_checksums(path: Path) -> list[str]:
+    """The checksums that a checkpoint may have: two while a new one takes its place, none where none is kept."""
+    try:
+        return [line.split()[0] for line in checksum_file(path).read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file or a run's folder, on the CPU; only tensors and plain containers are accepted.
 
     Raises:
-        CheckpointError: see :func:`find`; or the file is damaged, would run code when read, or is not one of ours.
+        CheckpointError: see :func:`find`; or the file is damaged, does not match the checksum beside it, would run code
+            when read, or is not one of ours.
     """
     path = find(path)
+    if checksums := recorded_checksums(path):
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() not in checksums:
+                raise CheckpointError(f"{path} is damaged: it does not match {checksum_file(path).name} beside it")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from denoisers.checkpoint import architecture_difference
@@ -15,6 +16,11 @@ from denoisers.metrics import Score, psnr
 from denoisers.schedulers import Schedule
 
 Batch = dict[str, Any]
+NAMED = 10  # files in one message
+
+
+class NonFinite(ArithmeticError):
+    """Training has met a number that is infinite or none. The message names it, the step and the files."""
 
 
 class DenoisingModule(L.LightningModule):
@@ -52,6 +58,7 @@ class DenoisingModule(L.LightningModule):
         self.score = score
         self.baselines = nn.ModuleDict(baselines)
         self.record = dict(record or {})
+        self._names: list[str] = []  # of the files since the last optimiser step
 
     @property
     def trainable(self) -> bool:
@@ -65,6 +72,8 @@ class DenoisingModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         estimate, clean = self(batch["noisy"], batch["level"]).float(), batch["clean"]
         loss = self.loss(estimate, clean)
+        self._names += batch["name"]
+        self.require_finite("training loss", loss)
         with torch.no_grad():
             train_psnr = psnr(estimate.clamp(0, 1), clean).mean()
         self.log_dict({"train/loss": loss, "train/psnr": train_psnr}, prog_bar=True, batch_size=len(clean))
@@ -73,6 +82,10 @@ class DenoisingModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         estimate = self.estimate(self.network, batch)
         for metric, values in self.score(estimate, batch["clean"]).items():
+            if metric == "psnr" and values.isnan().any():
+                raise NonFinite(
+                    f"step {self.global_step}: the validation PSNR is nan; image: {', '.join(batch['name'])}"
+                )
             # Lightning's mean over batches, weighted by their size, is the mean over images
             self.log(f"val/{metric}", values.mean(), prog_bar=True, batch_size=len(values), sync_dist=True)
         return estimate
@@ -109,6 +122,32 @@ class DenoisingModule(L.LightningModule):
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         epochs = math.ceil(steps / per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": self.schedule.configure(optimizer, int(steps), epochs)}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Refuses a non-finite gradient before the optimiser sees it; clips by the same norm, once computed."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a loss scaler skips such steps by itself
+            self.require_finite("gradient", norm)
+        self._names = []
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def require_finite(self, name: str, value: Tensor) -> None:
+        """Raises NonFinite unless the value, a scalar, is a finite number."""
+        if not value.isfinite():
+            files = sorted(set(self._names))
+            more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+            raise NonFinite(
+                f"step {self.global_step + 1}: the {name} is {value.item()}; files: {', '.join(files[:NAMED])}{more}"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["record"] = self.record

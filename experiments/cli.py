@@ -1,12 +1,15 @@
 """Verbs as commands: Hydra composes, mistakes are named before any work, and every end has its exit code.
 
-Exit codes: 0 done; 2 the input is wrong (one message, no traceback); 1 a fault of ours (with its traceback).
+Exit codes: 0 done; 2 something the user can put right (one message, no traceback); 130, 138 or 143 ended by Ctrl-C,
+SIGUSR1 or SIGTERM; 1 a fault of ours (with its traceback).
 """
 
 import contextlib
 import difflib
+import errno
 import functools
 import inspect
+import logging
 import os
 import re
 import sys
@@ -23,6 +26,8 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.signals import Interrupted, signals
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -30,8 +35,15 @@ class UserError(ValueError):
     """Something the user can put right. The message names the thing, the rule and the remedy."""
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Makes ``verb(cfg)`` a command that composes ``conf/<config_name>.yaml`` with the overrides it is called with."""
+def command(
+    config_name: str, arguments: Callable[[Sequence[str]], list[str]] = list
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Makes ``verb(cfg)`` a command that composes ``conf/<config_name>.yaml`` with the overrides it is called with.
+
+    Args:
+        config_name: of the file in conf/.
+        arguments: what is typed → what is meant.
+    """
 
     def decorate(verb: Callable[[DictConfig], None]) -> Callable[[], None]:
         begun = False
@@ -57,8 +69,16 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             nonlocal begun
             begun = False
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of exiting with 1
+            logging.raiseExceptions = False  # a log that cannot be written is not the user's worry
             try:
-                entry()
+                sys.argv[1:] = arguments(sys.argv[1:])
+                with signals.handled():
+                    entry()
+            except UserError as error:
+                refuse(str(error))
+            except Interrupted as end:
+                sys.stdout.flush()
+                raise SystemExit(128 + end.number) from None
             except MissingConfigException as error:
                 refuse(unknown_choice(error))
             except HydraException as error:
@@ -86,6 +106,8 @@ def explanation(error: Exception) -> str | None:
     """The message of an error that the user can put right; None for a fault of ours."""
     if isinstance(error, (UserError, OmegaConfBaseException)):
         return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
 
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

@@ -8,16 +8,34 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix; what is written there takes its place if nothing fails."""
+    """A temporary path beside ``path``, with its suffix; what is written there takes its place if nothing fails.
+
+    It lies in the same folder, because no other is sure to be on the same file system, and reaches the disk first.
+
+    Raises:
+        OSError: naming ``path``; nothing is left behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        synchronise(temporary)
         os.replace(temporary, path)
+        synchronise(path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronise(path: Path) -> None:
+    """Returns when a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

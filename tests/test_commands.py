@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,8 @@ from skimage import data as skimage_data
 import denoisers
 import experiments.denoise
 import train
+from denoisers.checkpoint import CheckpointError
+from experiments import resume
 
 SECRET = "s3cr3t" * 7
 
@@ -245,7 +248,9 @@ def test_help_names_every_axis_and_choice_on_one_line():
         (["trainer=gpu"], "trainer"),
         (["scheduler.build.warmup=2"], "warmup=2"),
         (["model=dncnn,unet"], "Ambiguous"),
-        (["resume=/nowhere"], "no checkpoint at /nowhere"),
+        (["resume=/nowhere"], "resume=/nowhere: no run there"),
+        (["resume=last"], "there is no run below"),
+        (["resume=last", "-m"], "resume= continues one run: leave out -m"),
         (["run_dir=/dev/null/x"], "/dev/null/x"),
         (["data=bsd400", "data_root=/nowhere"], "looked for 400 images in /nowhere/Train400"),
         (["data=folder", "data.path=/nowhere"], "no such directory: /nowhere"),
@@ -279,21 +284,95 @@ def test_a_folder_that_holds_a_run_is_never_written_again(run, monkeypatch, capf
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.c*")}
 
 
-@pytest.mark.parametrize("overrides", [["model=dncnn"], ["channels=3"]])
-def test_resuming_another_architecture_is_refused_before_training(run, tmp_path, monkeypatch, capfd, overrides):
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=dncnn"], ["model.num_layers: 9 → 17"]),
+        (["noise=sigma50"], ["noise.sigma: 25 → 50"]),
+        (["data.batch_size=2", "optimizer.lr=1"], ["data.batch_size: 4 → 2", "optimizer.lr: 0.002 → 1"]),
+        (["trainer.max_steps=3"], ["trainer.max_epochs: 2 → -1", "trainer.max_steps: 4 → 3"]),
+        (["channels=3", "resume_force=true"], ["do not fit", "network.body.0.weight: (8, 1, 3, 3)"]),
+        (["run_dir=elsewhere"], ["a run is resumed in its own folder"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_resuming_with_something_else_changed_shows_it_and_is_refused(run, monkeypatch, capfd, overrides, said):
     folder, _ = run
-    arguments = [
-        "experiment=debug",
-        "model.num_features=8",
-        f"resume={folder}",
-        f"run_dir={tmp_path / 'r'}",
-        *overrides,
-    ]
-    code, printed = call(monkeypatch, capfd, train.main, *arguments)
+    before = contents(folder)
+    code, printed = call(monkeypatch, capfd, train.main, f"resume={folder}", *overrides)
     assert code == 2, printed
-    assert "do not fit" in printed
-    assert "network.body" in printed
-    assert not list(tmp_path.rglob("*.ckpt"))
+    for words in said:
+        assert words in printed
+    assert contents(folder) == before
+
+
+def test_resuming_a_finished_run_finds_the_same_again_wherever_its_folder_is(run, tmp_path, monkeypatch, capfd):
+    folder = tmp_path / "moved, with 'odd' name"
+    shutil.copytree(run[0], folder)
+    before = contents(folder)
+    summary = folder / "summary.json"
+    code, printed = call(monkeypatch, capfd, train.main, f"resume={folder}", "data.num_workers=1", "logger=csv")
+    assert code == 0, printed
+    results = [json.loads(text)["results"] for text in (before.pop(summary), summary.read_bytes())]
+    assert results[0] == results[1]
+    for name in ("metrics.csv", "per_image.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+        assert (folder / name).read_bytes() == before[folder / name]
+    assert str(run[0]) not in (folder / "config.yaml").read_text()
+
+
+def test_a_longer_run_goes_on_by_force_and_other_images_are_seen(tmp_path, monkeypatch, capfd):
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(6):
+        Image.effect_noise((32, 32), 60).save(images / f"{index}.png")
+    arguments = ["experiment=debug", "data=folder", f"data.path={images}", "channels=1", "model.num_features=4"]
+    code, printed = call(monkeypatch, capfd, train.main, *arguments, f"run_dir={tmp_path / 'r'}", "trainer.max_steps=3")
+    assert code == 0, printed
+    longer = [f"resume={tmp_path / 'r'}", "trainer.max_steps=9", "resume_force=true"]
+    code, printed = call(monkeypatch, capfd, train.main, *longer)
+    assert code == 0, printed
+    assert "trainer.max_steps: 3 → 9" in printed
+    steps = [int(row["step"]) for row in csv.DictReader((tmp_path / "r" / "metrics.csv").open()) if row["train/loss"]]
+    assert steps == list(range(9))
+    Image.effect_noise((32, 32), 60).save(images / "another.png")
+    code, printed = call(monkeypatch, capfd, train.main, f"resume={tmp_path / 'r'}")
+    assert code == 2
+    assert "train images: 4 images" in printed
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "checksum"])
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_names_both(run, tmp_path, caplog, damage):
+    folder = tmp_path / "r"
+    shutil.copytree(run[0] / "checkpoints", folder / "checkpoints")
+    last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    assert resume.newest(folder) == last
+    whole = bytearray(last.read_bytes())
+    if damage == "cut":
+        last.write_bytes(whole[: len(whole) // 2])
+    elif damage == "flip":
+        whole[len(whole) // 2] ^= 1
+        last.write_bytes(whole)
+    else:
+        (folder / "checkpoints" / "last.ckpt.sha256").write_text(f"{'0' * 64}  last.ckpt\n")
+    assert resume.newest(folder) == previous
+    assert f"{last} is damaged" in caplog.text
+    assert f"going on from {previous} instead, step " in caplog.text
+    for path in folder.rglob("*.ckpt"):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt(.|\n)*previous\.ckpt(.|\n)*best\.ckpt"):
+        resume.newest(folder)
+
+
+def test_checksums_are_what_sha256sum_reads(run):
+    checkpoints = run[0] / "checkpoints"
+    names = [path.name for path in checkpoints.glob("*.sha256")]
+    done = subprocess.run(["sha256sum", "-c", *names], cwd=checkpoints, text=True, capture_output=True)
+    assert done.returncode == 0
+    assert done.stdout.count(": OK") == 3
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path):

@@ -1,4 +1,4 @@
-"""Every trainable combination of the axes composes and trains; presets, budgets, accumulation and resuming."""
+"""Every trainable combination of the axes composes and trains; presets, budgets and accumulation."""
 
 import itertools
 import random
@@ -199,15 +199,6 @@ def test_a_run_is_a_function_of_its_seed(compose, tiny, tmp_path):
     first = weights("a", 0)
     assert torch.equal(first, weights("b", 0))
     assert not torch.equal(first, weights("c", 1))
-
-
-def test_resuming_goes_on_where_the_checkpoint_stands(compose, tiny, tmp_path):
-    common = [*tiny, "model=dncnn", "model.num_features=4"]
-    fit(compose, tmp_path / "a", *common, "trainer.max_steps=4")
-    checkpoint = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    datamodule, _, trainer = fit(compose, tmp_path / "b", *common, "trainer.max_steps=6", ckpt_path=checkpoint)
-    assert trainer.global_step == 6
-    assert datamodule.micro_batches == 6
 
 
 def test_compiled_training_keeps_its_keys(compose, tiny, tmp_path):

@@ -1,0 +1,55 @@
+"""Signals: the first ends a program in good order, a second at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Ctrl-C, the polite kill that SLURM pre-empts with, and what its option --signal is mostly set to
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Interrupted(BaseException):
+    """A signal has come. No ``Exception``, so that nobody takes it for a failure to recover from."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Signals:
+    """What has come, and whether it may interrupt at once.
+
+    While ``deferred`` a signal is only noted: a training step is not torn apart.
+    """
+
+    received: int | None = None
+    deferred = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Within it an ending signal raises Interrupted, and a second one ends the process without ceremony."""
+        before = {number: signal.getsignal(number) for number in ENDING}
+        self.received, self.deferred = None, False
+        self.listen()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Takes the signals over from whoever handles them now, unless one has come."""
+        if self.received is None:
+            for number in ENDING:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        for ending in ENDING:
+            signal.signal(ending, signal.SIG_DFL)
+        self.received = number
+        if not self.deferred:
+            raise Interrupted(number)
+
+
+signals = Signals()  # a process has one set of them
