@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint clean
+.PHONY: help train test lint bench torture clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,6 +19,12 @@ lint: .venv/dev  ## lint and types alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/core  ## what the framework costs beside the network, and the cache beside decoding (3 minutes)
+	@$(BIN)/python -m experiments.bench $(ARGS)
+
+torture: .venv/core  ## kill 60 runs at random moments, resume them, count; the same under stock Lightning (40 minutes)
+	@$(BIN)/python tests/torture.py $(ARGS)
 
 clean:  ## remove the environment and caches; runs and data stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info build

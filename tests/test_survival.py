@@ -15,14 +15,13 @@ import pytest
 import torch
 from conftest import ROOT, choices
 from PIL import Image
+from torture import start, state
 
 import train
 from denoisers import checkpoint
 from denoisers.checkpoint import CheckpointError
 from experiments import resume
 from experiments.signals import Interrupted, signals
-
-TIMED = "train/pixels_per_second"
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +88,6 @@ def fit(compose, folder, overrides, stop=None):
     with signals.handled():
         trainer.fit(module, datamodule, ckpt_path=resume.newest(folder), weights_only=True)
     return trainer
-
-
-def state(folder):
-    """Everything that must be equal at the end: weights, EMA, optimiser, schedule, generators, and the rows."""
-    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    for known in ("record", "callbacks", "loops"):  # paths, and Lightning's counters, which are made from the position
-        saved.pop(known)
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
-    return saved, [{column: value for column, value in row.items() if column != TIMED} for row in rows]
 
 
 def assert_same(a, b, path="checkpoint"):
@@ -173,19 +163,6 @@ def test_every_rhythm_goes_on_exactly(compose, small, tmp_path, overrides):
 
 
 # --- the command itself -------------------------------------------------------------------------------------------
-
-
-def start(*arguments):
-    """``train.py`` as a process, in a group of its own as a terminal would make it."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def wait_for(run_dir, steps, process):
