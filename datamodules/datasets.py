@@ -44,12 +44,7 @@ class Crops(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """(epoch, index) → ``clean`` [C, P, P] in [0, 1], ``noisy`` likewise for pairs, and ``name``."""
-        epoch, index = key
-        number = index % len(self.images)
-        clean = self.images[number][0]
-        draw = np.random.default_rng((self.seed, epoch, index))
-        top, left = (int(draw.integers(size - self.patch_size + 1)) for size in clean.shape[:2])
-        turn, flip = int(draw.integers(4)), bool(draw.integers(2))
+        number, top, left, turn, flip = self.draw(key)
 
         def crop(image: np.ndarray) -> Tensor:
             patch = image[top : top + self.patch_size, left : left + self.patch_size]
@@ -58,6 +53,14 @@ class Crops(Dataset[Sample]):
 
         views = {view: crop(image) for view, image in zip(VIEWS, self.images[number], strict=False)}
         return {**views, "name": self.items[number].name}
+
+    def draw(self, key: tuple[int, int]) -> tuple[int, int, int, int, int]:
+        """(epoch, index) → the image's number, the crop's first row and column, its quarter turns, and 1 if flipped."""
+        epoch, index = key
+        number = index % len(self.images)
+        draw = np.random.default_rng((self.seed, epoch, index))
+        top, left = (int(draw.integers(size - self.patch_size + 1)) for size in self.images[number][0].shape[:2])
+        return number, top, left, int(draw.integers(4)), int(draw.integers(2))
 
 
 class WholeImages(Dataset[Sample]):

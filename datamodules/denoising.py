@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules import seeds
+from datamodules.cache import decoded
 from datamodules.catalog import Splits
 from datamodules.checks import check_headers
+from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages
-from datamodules.images import DataError, decode_all, to_channels
+from datamodules.images import DataError
 from datamodules.noise.base import Noise, rms
 from datamodules.noise.none import NoNoise
 from datamodules.realisation import ContentSeeded
@@ -36,6 +38,9 @@ class DenoisingDataModule(L.LightningDataModule):
         crops_per_image: an epoch is that many crops of each training image.
         batch_size: crops per micro-batch and device.
         num_workers: loader processes; None takes none up to two cores, else up to eight.
+        cache: whether decoded images are read from a memory-mapped file; ``auto``: above a gigabyte.
+        cache_dir: where such files lie.
+        on_device: the training images live on the device and crops are made there, without a loader; same crops.
         seed: of crops and training noise.
         eval_seed: of evaluation noise.
 
@@ -54,6 +59,9 @@ class DenoisingDataModule(L.LightningDataModule):
         crops_per_image: int,
         batch_size: int,
         num_workers: int | None,
+        cache: Literal["auto", True, False],
+        cache_dir: str,
+        on_device: bool,
         seed: int,
         eval_seed: int,
     ) -> None:
@@ -63,10 +71,11 @@ class DenoisingDataModule(L.LightningDataModule):
         self.batch_size, self.seed, self.eval_seed = batch_size, seed, eval_seed
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.num_workers = (0 if cores <= 2 else min(8, cores - 1)) if num_workers is None else num_workers
+        self.cache, self.cache_dir, self.on_device = cache, cache_dir, on_device
         self.micro_batches = 0
         self._decoded: dict[str, Images] = {}
         self._check_arguments()
-        headers = check_headers(splits, channels, patch_size)
+        self._headers = headers = check_headers(splits, channels, patch_size)
         #: height and width of the validation images, in order
         self.val_sizes = [(headers[item.clean].height, headers[item.clean].width) for item in splits.val]
 
@@ -91,16 +100,15 @@ class DenoisingDataModule(L.LightningDataModule):
         """Decodes what the stage needs, once; one DataError names every file that fails."""
         wanted = ("train", "val", "test") if stage == "fit" else ("val",) if stage == "validate" else ("test",)
         missing = [split for split in wanted if split not in self._decoded]
-        items = [item for split in missing for item in getattr(self.splits, split)]
-        files = [path for item in items for path in item.files]
-        pixels = dict(zip(files, decode_all(files), strict=True))
+        if not missing:
+            return
+        files = [path for split in missing for item in getattr(self.splits, split) for path in item.files]
+        headers = {path: self._headers[path] for path in files}
+        pixels = decoded(headers, self.channels, cache=self.cache, cache_dir=self.cache_dir)
         for split in missing:
-            self._decoded[split] = [
-                tuple(to_channels(pixels[path], self.channels) for path in item.files)
-                for item in getattr(self.splits, split)
-            ]
+            self._decoded[split] = [tuple(pixels[path] for path in item.files) for item in getattr(self.splits, split)]
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | DeviceCrops:
         crops = Crops(
             self._decoded["train"],
             self.splits.train,
@@ -108,9 +116,13 @@ class DenoisingDataModule(L.LightningDataModule):
             crops_per_image=self.crops_per_image,
             seed=self.seed,
         )
+        stream = self._stream(len(crops))
+        if self.on_device:
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            return DeviceCrops(crops, stream, device)
         return self._loader(
             crops,
-            batch_sampler=self._stream(len(crops)),
+            batch_sampler=stream,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )

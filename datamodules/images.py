@@ -15,6 +15,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
 ALPHA_MODES = {"LA", "PA", "RGBA"}
+P = TypeVar("P", str, Path)
 T = TypeVar("T")
 SHOWN = 10  # files named in one message
 
@@ -31,6 +32,7 @@ class Header:
     width: int
     channels: int
     alpha: bool = False
+    bits: int = 8
 
     def __str__(self) -> str:
         return f"{self.height}×{self.width}×{self.channels}"
@@ -56,7 +58,7 @@ def image_files(directory: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> Header:
-    """Size and channels from a file's first bytes.
+    """Size, channels and bit depth from a file's first bytes.
 
     Raises:
         DataError: not an image, or of a kind that is not supported (32-bit and float images).
@@ -67,14 +69,14 @@ def read_header(path: Path) -> Header:
             # Pillow's own method for PNG would decode the whole picture to look for EXIF behind it
             if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # orientations 5 to 8 turn the picture by a quarter
                 width, height = height, width
-            mode = image.mode
+            mode, bits = image.mode, 16 if _has_16_bits(image, path) else 8
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read") from error
     except Exception as error:
         raise DataError(f"{path}: {error}") from error
     if mode not in GREY_MODES | COLOUR_MODES:
         raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit and 16-bit grey or colour")
-    return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=mode in ALPHA_MODES)
+    return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=mode in ALPHA_MODES, bits=bits)
 
 
 def decode(path: Path) -> np.ndarray:
@@ -86,22 +88,25 @@ def decode(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.load()
-            if path.suffix.lower() == ".png" and image.mode == "RGB" and _png_bit_depth(path) == 16:
+            if image.mode == "RGB" and _has_16_bits(image, path):
                 return _decode_png_16(path)  # PIL would silently make it 8-bit
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                pixels = np.asarray(upright).astype(np.uint16)
+            ImageOps.exif_transpose(image, in_place=True)  # in place, and no needless conversion: each copies it all
+            if image.mode.startswith("I;16"):
+                pixels = np.asarray(image).astype(np.uint16)
             else:
-                pixels = np.asarray(upright.convert("L" if upright.mode in GREY_MODES else "RGB"))
+                mode = "L" if image.mode in GREY_MODES else "RGB"
+                pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     except Exception as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _png_bit_depth(path: Path) -> int:
-    """The bit depth that a PNG's header chunk gives (PNG specification, 11.2.2: the 25th byte)."""
+def _has_16_bits(image: Image.Image, path: Path) -> bool:
+    """Whether the pixels of an opened file have 16 bits; for an RGB PNG its header chunk says so, and PIL does not."""
+    if image.mode != "RGB" or image.format != "PNG":
+        return image.mode.startswith("I;16")
     with path.open("rb") as file:
-        return file.read(25)[24]
+        return file.read(25)[24] == 16  # PNG specification, 11.2.2
 
 
 def _decode_png_16(path: Path) -> np.ndarray:
@@ -120,9 +125,23 @@ def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
         return pixels
     if channels == 3:
         raise DataError("a grey image cannot serve as a colour one")
-    red, green, blue = (pixels[..., i].astype(np.uint64) for i in range(3))
-    luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16  # 0.299, 0.587, 0.114 in 16 bits
-    return luma.astype(pixels.dtype)[..., None]
+    luma = np.full(pixels.shape[:2], 32768, np.uint32)  # one half; the largest sum is 2³² - 2¹⁵
+    for channel, weight in enumerate((19595, 38470, 7471)):  # 0.299, 0.587, 0.114 in 16 bits
+        luma += np.multiply(pixels[..., channel], weight, dtype=np.uint32)
+    return (luma >> 16).astype(pixels.dtype)[..., None]
+
+
+def decode_as(path: Path, header: Header, channels: int) -> np.ndarray:
+    """:func:`decode` and :func:`to_channels`: [H, W, channels], uint8 or uint16.
+
+    Raises:
+        DataError: the file is damaged, or its pixels are not what its header was.
+    """
+    pixels = decode(path)
+    if (*pixels.shape, pixels.dtype) != (header.height, header.width, header.channels, f"uint{header.bits}"):
+        size = "×".join(map(str, pixels.shape))
+        raise DataError(f"{path}: its header says {header} in {header.bits} bits, its pixels are {size} {pixels.dtype}")
+    return to_channels(pixels, channels)
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -131,16 +150,16 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(planes).div_(np.iinfo(pixels.dtype).max)
 
 
-def _each(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
+def each(function: Callable[[P], T], paths: Sequence[P], threads: int | None = None) -> list[T]:
     """``function`` over the paths in threads; every failure is named in one DataError."""
 
-    def attempt(path: Path) -> T | DataError:
+    def attempt(path: P) -> T | DataError:
         try:
             return function(path)
         except DataError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(attempt, paths))
     if failures := [str(result) for result in results if isinstance(result, DataError)]:
         raise DataError(
@@ -151,12 +170,7 @@ def _each(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
 
 def read_headers(paths: Sequence[Path]) -> list[Header]:
     """:func:`read_header` of each; one DataError names all that fail."""
-    return _each(read_header, paths)
-
-
-def decode_all(paths: Sequence[Path]) -> list[np.ndarray]:
-    """:func:`decode` of each; one DataError names all that fail."""
-    return _each(decode, paths)
+    return each(read_header, paths)
 
 
 def listing(lines: Sequence[str]) -> str:

@@ -8,10 +8,13 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from datamodules import catalog, seeds
+from datamodules import catalog, crops, seeds
+from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream
 from datamodules.images import DataError, decode, read_header, to_channels, to_tensor
+from train import build, free_the_other_budget
 
 ITEM = catalog.Item("set", "name", Path("file.png"))
 
@@ -52,17 +55,20 @@ def test_every_8_bit_mode_becomes_grey_or_rgb(tmp_path, mode):
     header, pixels = read_header(path), decode(path)
     assert (header.height, header.width, header.channels) == pixels.shape == (9, 7, channels)
     assert header.alpha == mode.endswith("A")
+    assert header.bits == 8
     assert np.array_equal(pixels.squeeze(), np.asarray(picture.convert("L" if channels == 1 else "RGB")))
 
 
 def test_16_bits_are_kept(tmp_path):
     grey = np.arange(0, 65536, 409, dtype=np.uint16)[:160].reshape(10, 16)
     Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert read_header(tmp_path / "grey.png").bits == 16
     assert np.array_equal(decode(tmp_path / "grey.png")[..., 0], grey)
     from kornia_rs.io import write_image_png_u16
 
     colour = np.stack([grey, grey[::-1], grey.T.reshape(10, 16)], axis=2).copy()
     write_image_png_u16(str(tmp_path / "colour.png"), colour, "rgb")
+    assert read_header(tmp_path / "colour.png").bits == 16
     assert decode(tmp_path / "colour.png").dtype == np.uint16
     assert np.array_equal(decode(tmp_path / "colour.png"), colour)
     tensor = to_tensor(colour)
@@ -83,6 +89,8 @@ def test_exif_orientation_is_applied(tmp_path):
 def test_colour_becomes_grey_as_pillow_does_it():
     pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     assert np.array_equal(to_channels(pixels, 1)[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+    white = np.full((1, 1, 3), 65535, np.uint16)
+    assert to_channels(white, 1).item() == 65535
     with pytest.raises(DataError, match="grey"):
         to_channels(pixels[..., :1], 3)
 
@@ -178,6 +186,95 @@ def test_a_stream_goes_on_from_any_position_without_a_gap():
     assert {len(batch) for batch in whole} == {3}
     for position in range(14):
         assert taken(stream(lambda at=position: at), 6) == whole[position : position + 6]
+
+
+# --- crops on the device -------------------------------------------------------------------------------------------
+
+
+def images(channels, *kinds):
+    """Images of different sizes; ``kinds``: of each, the bits of its views."""
+    random = np.random.default_rng(1)
+    sizes = [(9 + 5 * index, 23 - 3 * index, channels) for index in range(len(kinds))]
+    return [
+        tuple(random.integers(0, 1 << bits, size, dtype=f"uint{bits}") for bits in views)
+        for size, views in zip(sizes, kinds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 9])
+@pytest.mark.parametrize(
+    ("content", "kept_as"),
+    [
+        (images(1, [8], [8], [8]), torch.uint8),
+        (images(3, [8], [8], [8]), torch.uint8),
+        (images(1, [16], [16]), torch.int32),
+        (images(3, [8], [16], [8]), torch.int32),
+        (images(3, [8, 8], [8, 8], [8, 8]), torch.uint8),
+        (images(1, [8, 16], [16, 16], [8, 8]), torch.int32),
+    ],
+)
+def test_crops_on_the_device_are_the_loaders_bit_for_bit(content, kept_as, patch_size):
+    items = [catalog.Item("set", f"image {number}", Path("file.png")) for number in range(len(content))]
+    source = Crops(content, items, patch_size=patch_size, crops_per_image=40, seed=5)
+    order = stream(lambda: 47, crops=len(source))
+    device, loader = DeviceCrops(source, order, torch.device("cpu")), DataLoader(source, batch_sampler=order)
+    assert device.pixels.dtype == kept_as
+    assert len(device) == len(loader) == len(content) * 40 // 3
+    # from the middle of an epoch over the end of it; again, because every start asks for the position
+    for _ in range(2):
+        for ours, theirs in zip(taken(device, 2 * len(device)), taken(loader, 2 * len(loader)), strict=True):
+            assert ours.keys() == theirs.keys()
+            assert ours["name"] == theirs["name"]
+            for view in set(ours) - {"name"}:
+                assert ours[view].dtype == torch.float32
+                assert torch.equal(ours[view], theirs[view])
+
+
+def trained(compose, folder, run_dir, *overrides):
+    """Fits as train.py does, for six steps over epochs of four; → module and trainer."""
+    common = ["data=folder", f"data.path={folder}", f"run_dir={run_dir}", "trainer=cpu", "trainer.max_steps=6"]
+    common += [
+        "data.patch_size=16",
+        "data.batch_size=6",
+        "data.crops_per_image=4",
+        "model.num_features=4",
+        "model.num_layers=3",
+    ]
+    quiet = [
+        "~callbacks.progress",
+        "~callbacks.card",
+        "trainer.enable_progress_bar=false",
+        "trainer.log_every_n_steps=1",
+    ]
+    cfg = compose(*common, *quiet, *overrides)
+    free_the_other_budget(cfg, common)
+    torch.manual_seed(0)
+    datamodule, module, trainer = build(cfg)
+    trainer.fit(module, datamodule, weights_only=True)
+    return module, trainer
+
+
+def test_training_with_images_on_the_device_gives_the_same_weights(compose, folder, tmp_path, monkeypatch):
+    loaded, _ = trained(compose, folder, tmp_path / "loaded")
+    batches, original = [], DeviceCrops.batch
+    monkeypatch.setattr(DeviceCrops, "batch", lambda self, keys: batches.append(keys) or original(self, keys))
+    resident, trainer = trained(compose, folder, tmp_path / "resident", "data.on_device=true")
+    assert trainer.global_step == 6
+    assert [{epoch for epoch, _ in keys} for keys in batches] == [{0}] * 4 + [{1}] * 2
+    weights = zip(loaded.state_dict().values(), resident.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_images_that_do_not_fit_the_device_are_refused(compose, folder, monkeypatch):
+    data = module(compose, "data=folder", f"data.path={folder}", "data.on_device=true")
+    size = 6 * 40 * 56 * 3
+    monkeypatch.setattr(crops, "available_memory", lambda: size)
+    data.train_dataloader()
+    monkeypatch.setattr(crops, "available_memory", lambda: size - 1)
+    with pytest.raises(DataError, match=f"data.on_device=true: .*{size:,} bytes.*{size - 1:,} .*data.on_device=false"):
+        data.train_dataloader()
+    monkeypatch.undo()
+    assert 10**8 < crops.available_memory() < 10**14
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------
