@@ -38,7 +38,7 @@ def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
 
 def claim(run_dir: Path, cfg: DictConfig, typed: list[str], resumed: bool) -> None:
     """Writes the resolved configuration into the run's folder, which must not hold another run."""
-    from experiments.files import write_text
+    from datamodules.files import write_text
 
     if (run_dir / "config.yaml").exists() and not resumed:
         raise UserError(

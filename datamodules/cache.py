@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+from datamodules.files import replacing
 from datamodules.images import DataError, Header, decode_as, each
 
 log = logging.getLogger(__name__)
@@ -222,9 +223,9 @@ def build(folder: Path, places: Sequence[Place], headers: Mapping[str, Header], 
             for source in index.sources
             if (previous := known.get(source.place.path)) and previous.holds_pixels_of(source)
         }
-        with whole(folder / index.data) as temporary:
+        with replacing(folder / index.data) as temporary:
             write_pixels(temporary, index, kept, headers, channels)
-    with whole(folder / "index.json") as temporary:
+    with replacing(folder / "index.json") as temporary:
         temporary.write_bytes(INDEX.dump_json(index, indent=1))
     sweep(folder, keep=index.data)
     return np.memmap(folder / index.data, np.uint8, "r").view(np.ndarray)
@@ -264,22 +265,9 @@ def write_pixels(
 
 def sweep(folder: Path, keep: str) -> None:
     """Removes what killed builders have left, and every data file but one; who still maps another keeps it."""
-    for path in [*folder.glob(".*.part"), *folder.glob("*.pixels")]:
+    for path in {*folder.glob(".*.part*"), *folder.glob("*.pixels")}:
         if path.name != keep:
             path.unlink()
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A hidden path beside ``path``; what is written there takes its place, if nothing fails."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: str) -> str:

@@ -13,8 +13,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from datamodules.files import replacing, write_text
 from denoisers.checkpoint import CheckpointError, checksum_file, recorded_checksums
-from experiments.files import replacing, write_text
 from experiments.position import go_on, moved, position, restore_random_states, stand
 from experiments.signals import Interrupted, signals
 

@@ -33,8 +33,8 @@ def main(cfg: DictConfig) -> None:
     from PIL import Image
 
     import denoisers
+    from datamodules.files import replacing
     from datamodules.images import decode, read_header
-    from experiments.files import replacing
 
     source, target = Path(cfg.input), Path(cfg.output)
     require_places(source, target, cfg.overwrite)

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from experiments.files import replacing, synchronise
+from datamodules.files import replacing, synchronise
 
 
 class Metrics(Logger):

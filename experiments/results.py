@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 from rich.table import Table
 
+from datamodules.files import replacing, write_text
 from denoisers.module import DenoisingModule
 from experiments import provenance
-from experiments.files import replacing, write_text
 
 Row = dict[str, Any]
 TEXT_COLUMNS = ("image", "set", "noise", "protocol")

@@ -9,8 +9,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from datamodules.files import replacing
 from denoisers.metrics import psnr, saved
-from experiments.files import replacing
 
 ERROR_GAIN = 5
 GAP, LABEL = 4, 20  # pixels
