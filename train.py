@@ -158,7 +158,8 @@ def main(cfg: DictConfig) -> None:
 
     if trainer.is_global_zero:
         rows = next(callback.rows for callback in trainer.callbacks if isinstance(callback, results.Rows))
-        summary = results.summary(rows, module, trainer) | {"wall_seconds": round(time.monotonic() - started, 1)}
+        seconds = time.monotonic() - started + sum(getattr(c, "seconds_before", 0) for c in trainer.callbacks)
+        summary = results.summary(rows, module, trainer) | {"wall_seconds": round(seconds, 1)}
         results.write_summary(run_dir / "summary.json", summary)
         Console().print(results.table(rows, cfg.axes.model))
         log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")

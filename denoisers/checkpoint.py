@@ -52,6 +52,12 @@ def recorded_checksums(path: Path) -> list[str]:
         return []
 
 
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint file or a run's folder, on the CPU; only tensors and plain containers are accepted.
 
@@ -60,10 +66,8 @@ def read(path: str | Path) -> dict[str, Any]:
             when read, or is not one of ours.
     """
     path = find(path)
-    if checksums := recorded_checksums(path):
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() not in checksums:
-                raise CheckpointError(f"{path} is damaged: it does not match {checksum_file(path).name} beside it")
+    if (checksums := recorded_checksums(path)) and checksum(path) not in checksums:
+        raise CheckpointError(f"{path} is damaged: it does not match {checksum_file(path).name} beside it")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

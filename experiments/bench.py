@@ -32,7 +32,6 @@ SETTING = [  # what the best-known trainers use on DnCNN, and no validation in b
     "data.batch_size=64",
     "data.crops_per_image=100000",
     f"trainer.max_steps={WARM_UP + ROUNDS * STEPS + 1}",
-    "trainer.log_every_n_steps=1",
     "run_dir=runs/bench/${now:%Y-%m-%d_%H-%M-%S}",
 ]
 WAIT = "[_TrainingEpochLoop].train_dataloader_next"
@@ -89,7 +88,7 @@ def setting(typed: Sequence[str]) -> list[str]:
 @command("train", setting)
 def main(cfg: DictConfig) -> None:
     L.seed_everything(cfg.seed, verbose=False)
-    profiler = SimpleProfiler()
+    profiler = SimpleProfiler(dirpath=cfg.run_dir, filename="profile")
     datamodule, module, trainer = train.build(cfg)
     trainer.profiler = profiler
     device = trainer.strategy.root_device

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from datamodules.files import replacing, write_text
-from denoisers.checkpoint import CheckpointError, checksum_file, recorded_checksums
+from denoisers.checkpoint import CheckpointError, checksum, checksum_file, recorded_checksums
 from experiments.position import go_on, moved, position, restore_random_states, stand
 from experiments.signals import Interrupted, signals
 
@@ -44,13 +45,13 @@ class WholeCheckpoints(TorchCheckpointIO):
         checksum_file(Path(path)).unlink(missing_ok=True)
 
 
-def publish(path: Path, checksum: str, write: Callable[[Path], Any]) -> None:
+def publish(path: Path, digest: str, write: Callable[[Path], Any]) -> None:
     """What ``write`` puts into a temporary file becomes ``path``, and at no moment lacks its checksum."""
     beside = checksum_file(path)
-    write_text(beside, "".join(f"{known}  {path.name}\n" for known in [checksum, *recorded_checksums(path)]))
+    write_text(beside, "".join(f"{known}  {path.name}\n" for known in [digest, *recorded_checksums(path)]))
     with replacing(path) as temporary:
         write(temporary)
-    write_text(beside, f"{checksum}  {path.name}\n")
+    write_text(beside, f"{digest}  {path.name}\n")
 
 
 def not_written(path: Path, needed: int, reason: str | None) -> CheckpointError:
@@ -74,7 +75,7 @@ def keep_previous(path: Path) -> None:
 
     previous = path.with_name("previous.ckpt")
     try:
-        publish(previous, recorded_checksums(path)[0], link)
+        publish(previous, checksum(path), link)
     except OSError as error:
         raise not_written(previous, path.stat().st_size, error.strerror) from error
 
@@ -102,6 +103,9 @@ class LastCheckpoint(L.Callback):
         self.path = Path(directory) / "last.ckpt"
         self.every_n_steps = every_n_steps
         self.saved_step = 0
+        self.seconds_before = 0.0  #: that training had taken before the run was resumed
+        self._started = time.monotonic()
+        self._whole = False  # whether what lies at the path is known to be
         self._complete = False
         self._before_validation: dict[str, Any] | None = None
         self._resumed: dict[str, Any] | None = None
@@ -110,6 +114,7 @@ class LastCheckpoint(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         signals.listen()  # Lightning has put its own handler before ours
+        self._started = time.monotonic()
         if self._resumed:
             go_on(trainer, self._resumed)
         if trainer.is_global_zero:
@@ -136,7 +141,7 @@ class LastCheckpoint(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self._before_validation = position(trainer, complete=False)
+        self._before_validation = self._position(trainer)
         # of a run that has made all its steps Lightning would not repeat the validation
         if trainer.global_step not in (self.saved_step, trainer.max_steps):
             self._save(trainer)
@@ -163,7 +168,7 @@ class LastCheckpoint(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # a checkpoint made after a validation stands before it, like the others
-        place = self._before_validation or position(trainer, self._complete)
+        place = self._before_validation or self._position(trainer)
         checkpoint["position"] = place
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         # the batch that is on its way already is not trained
@@ -172,10 +177,14 @@ class LastCheckpoint(L.Callback):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._resumed = stand(checkpoint, data.micro_batches, data.batches_per_epoch)
-        self.saved_step = checkpoint["global_step"]
+        self.saved_step, self.seconds_before = checkpoint["global_step"], self._resumed["seconds"]
+        self._whole = Path(trainer.ckpt_path or "").name == self.path.name
         for key, state in checkpoint["callbacks"].items():
             if key.startswith("ModelCheckpoint"):
                 moved(state, str(self.path.parent.resolve()))
+
+    def _position(self, trainer: L.Trainer) -> dict[str, Any]:
+        return position(trainer, self._complete, self.seconds_before + time.monotonic() - self._started)
 
     def _try(self, trainer: L.Trainer) -> None:
         """Writes a trial checkpoint, and compares what the run will need with what is free."""
@@ -191,10 +200,10 @@ class LastCheckpoint(L.Callback):
     def _save(self, trainer: L.Trainer) -> None:
         for logger in trainer.loggers:
             logger.save()
-        if trainer.is_global_zero and self.path.exists():
+        if trainer.is_global_zero and self._whole:
             keep_previous(self.path)
         trainer.save_checkpoint(self.path)
-        self.saved_step = trainer.global_step
+        self.saved_step, self._whole = trainer.global_step, True
 
 
 def asked_to_stop(trainer: L.Trainer) -> int:

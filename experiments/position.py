@@ -16,12 +16,13 @@ import torch
 from experiments.metrics import Metrics
 
 
-def position(trainer: L.Trainer, complete: bool) -> dict[str, Any]:
+def position(trainer: L.Trainer, complete: bool, seconds: float) -> dict[str, Any]:
     """Where a run stands between two steps, in plain containers and tensors.
 
     Args:
         trainer: of the run.
         complete: whether everything that follows the last step is done too.
+        seconds: that training has taken until now.
     """
     states: list[Any] = [random_states(trainer.strategy.root_device)]
     if trainer.world_size > 1:
@@ -32,6 +33,7 @@ def position(trainer: L.Trainer, complete: bool) -> dict[str, Any]:
         "micro_batches": batches.processed,
         "batches_per_epoch": trainer.num_training_batches,
         "complete": complete,
+        "seconds": seconds,
         "rows": sum(logger.rows for logger in trainer.loggers if isinstance(logger, Metrics)),
         "random": states,
     }

@@ -18,8 +18,10 @@ OF_THE_CALL = ("run_dir", "resume", "resume_force")  # not of the run
 HARMLESS = (
     "data_root",
     "logger",
+    "callbacks.last",
     "callbacks.progress",
     "callbacks.card",
+    "callbacks.strips",
     "data.num_workers",
     "datamodule.num_workers",
     "data.cache",

@@ -210,6 +210,12 @@ def test_equal_images_give_an_infinite_psnr_in_valid_json(tmp_path, monkeypatch,
     assert json.loads(text, parse_constant=pytest.fail)["results"]["sample"]["psnr"] == "inf"
 
 
+def test_nothing_heavy_is_imported_before_the_command_line_is_understood():
+    heavy = ("torch", "lightning", "kornia", "torchmetrics", "wandb", "skimage", "rich", "PIL")
+    script = f"import sys, train; print([name for name in {heavy} if name in sys.modules])"
+    assert command("-c", script).stdout.strip() == "[]"
+
+
 def test_help_names_every_axis_and_choice_on_one_line():
     printed = command("train.py", "--help").stdout
     lines = {line.split(":")[0].strip(): line for line in printed.splitlines() if ": " in line}
@@ -315,10 +321,13 @@ def test_resuming_a_finished_run_finds_the_same_again_wherever_its_folder_is(run
     shutil.copytree(run[0], folder)
     before = contents(folder)
     summary = folder / "summary.json"
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    seconds_of_training = last["position"]["seconds"]
     code, printed = call(monkeypatch, capfd, train.main, f"resume={folder}", "data.num_workers=1", "logger=csv")
     assert code == 0, printed
     results = [json.loads(text)["results"] for text in (before.pop(summary), summary.read_bytes())]
     assert results[0] == results[1]
+    assert json.loads(summary.read_text())["wall_seconds"] > seconds_of_training > 0
     for name in ("metrics.csv", "per_image.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         assert (folder / name).read_bytes() == before[folder / name]
     assert str(run[0]) not in (folder / "config.yaml").read_text()

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed ends as if it had never been stopped."""
 
+import contextlib
 import csv
 import os
 import resource
@@ -21,6 +22,7 @@ import train
 from denoisers import checkpoint
 from denoisers.checkpoint import CheckpointError
 from experiments import resume
+from experiments.checkpoints import WholeCheckpoints
 from experiments.signals import Interrupted, signals
 
 
@@ -160,6 +162,50 @@ def test_every_schedule_goes_on_exactly(compose, small, tmp_path, scheduler):
 )
 def test_every_rhythm_goes_on_exactly(compose, small, tmp_path, overrides):
     check(compose, tmp_path, [*small, *overrides], PLACES)
+
+
+def test_a_damaged_checkpoint_never_becomes_the_one_before(compose, small, tmp_path):
+    overrides = [*small, "trainer.max_steps=13"]
+    fit(compose, tmp_path / "whole", overrides)
+    with pytest.raises(ZeroDivisionError):
+        fit(compose, tmp_path / "r", overrides, (("step", 10), "crash"))
+    last, previous = (tmp_path / "r" / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    damaged = bytearray(last.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    last.write_bytes(damaged)
+    whole = previous.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        fit(compose, tmp_path / "r", overrides, (("step", 8), "crash"))
+    assert previous.read_bytes() == whole
+    fit(compose, tmp_path / "r", overrides)
+    for one, other in zip(state(tmp_path / "whole"), state(tmp_path / "r"), strict=True):
+        assert_same(one, other)
+
+
+def test_a_checkpoint_written_by_halves_is_either_the_old_or_the_new(tmp_path, monkeypatch):
+    """Whatever the last thing was that reached the disk, what lies there matches its checksum."""
+    path, writer = tmp_path / "last.ckpt", WholeCheckpoints()
+    contents = [{"record": {"config": {"model": {}, "channels": 1}}, "state_dict": {}, "n": n} for n in range(3)]
+    replace, left = os.replace, 10**9
+
+    def until_killed(*paths):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", until_killed)
+    writer.save_checkpoint(contents[0], path)
+    for steps in range(4):
+        left = steps
+        with contextlib.suppress(KeyboardInterrupt):
+            writer.save_checkpoint(contents[1], path)
+            assert steps == 3
+        assert checkpoint.read(path)["n"] == (1 if steps > 1 else 0)
+        left = 10**9
+        writer.save_checkpoint(contents[0], path)
+        assert checkpoint.read(path)["n"] == 0
 
 
 # --- the command itself -------------------------------------------------------------------------------------------

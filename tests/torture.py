@@ -83,6 +83,7 @@ def state(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     saved = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     for known in ("record", "callbacks", "loops"):  # paths, and Lightning's counters, which are made from the position
         saved.pop(known)
+    saved.get("position", {}).pop("seconds", None)
     metrics = run_dir / "metrics.csv"
     rows = list(csv.DictReader(metrics.open())) if metrics.exists() else []
     return saved, [{column: value for column, value in row.items() if column != TIMED} for row in rows]
