@@ -23,6 +23,13 @@ def near(path: str) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
+def hush() -> None:
+    """Silences remarks of Lightning's that are not for the user."""
+    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "is not resumable"):
+        warnings.filterwarnings("ignore", f".*{harmless}.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
 def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
     """A run ends by steps or by epochs: the one that was typed counts, and frees the other."""
     named = [key for key in resume.BUDGETS if any(override.split("=")[0] == key for override in typed)]
@@ -118,9 +125,7 @@ def main(cfg: DictConfig) -> None:
     from experiments import results
 
     started = time.monotonic()
-    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "is not resumable"):
-        warnings.filterwarnings("ignore", f".*{harmless}.*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    hush()
     typed = list(HydraConfig.get().overrides.task)
     run_dir = near(HydraConfig.get().runtime.output_dir)
     cfg.run_dir = str(run_dir)
@@ -146,7 +151,10 @@ def main(cfg: DictConfig) -> None:
         try:
             trainer.fit(module, datamodule, ckpt_path=stands, weights_only=True)
         except Interrupted as end:
-            log.info(f"stopped by {end} at step {trainer.global_step}; go on with: python train.py resume={run_dir}")
+            if trainer.is_global_zero:
+                log.info(
+                    f"stopped by {end} at step {trainer.global_step}; go on with: python train.py resume={run_dir}"
+                )
             raise
         except NonFinite as error:
             last = run_dir / "checkpoints" / "last.ckpt"

@@ -87,6 +87,7 @@ def setting(typed: Sequence[str]) -> list[str]:
 
 @command("train", setting)
 def main(cfg: DictConfig) -> None:
+    train.hush()
     L.seed_everything(cfg.seed, verbose=False)
     profiler = SimpleProfiler(dirpath=cfg.run_dir, filename="profile")
     datamodule, module, trainer = train.build(cfg)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import ROOT, choices
 from PIL import Image
-from torture import start, state
+from torture import SAME, TRAIN, finish, start, state, torture
 
 import train
 from denoisers import checkpoint
@@ -285,6 +285,28 @@ def test_the_command_killed_and_resumed_ends_like_one_left_alone(small, tmp_path
     for one, other in zip(state(tmp_path / "whole"), state(tmp_path / "killed"), strict=True):
         assert_same(one, other)
     assert not list(tmp_path.rglob(".*.part*"))
+
+
+def test_two_processes_stop_together_and_go_on_exactly(small, tmp_path):
+    ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks=ema"]
+    arguments = [*(a for a in small if a != "trainer=cpu"), *ranks, "trainer.max_steps=60", "data.crops_per_image=100"]
+    code, printed = finish(start(*arguments, f"run_dir={tmp_path / 'whole'}", OMP_NUM_THREADS="1"))
+    assert code == 0, printed
+    stopped = start(*arguments, f"run_dir={tmp_path / 'r'}", OMP_NUM_THREADS="1")
+    wait_for(tmp_path / "r", 8, stopped)
+    stopped.send_signal(signal.SIGTERM)
+    code, printed = finish(stopped)
+    assert code == 143, printed
+    assert printed.count("stopped by SIGTERM at step ") == 1
+    assert not children_of(stopped.pid)
+    code, printed = finish(start(f"resume={tmp_path / 'r'}", OMP_NUM_THREADS="1"))
+    assert code == 0, printed
+    for one, other in zip(state(tmp_path / "whole"), state(tmp_path / "r"), strict=True):
+        assert_same(one, other)
+
+
+def test_kills_within_a_write_and_at_any_moment(tmp_path):
+    assert torture(2, 1, TRAIN, tmp_path)[SAME] == 2
 
 
 # --- numbers and disks that fail ----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN, STOCK = ROOT / "train.py", ROOT / "tests" / "stock_lightning.py"
 TIMED = "train/pixels_per_second"
 SAVED_EVERY = 5
+HALVES = "half a file was left by the kill"
 SAME = "the same weights, optimiser, EMA and rows"
 
 
@@ -154,7 +155,7 @@ def one(number: int, within_write: bool, script: Path, arguments: list[str], fol
     environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
     process = start(*arguments, f"run_dir={run_dir}", script=script, **environment)
     if within_write:
-        killed = kill_within_a_write(process, run_dir, temporary, draw.randint(2, 40), draw.uniform(0, 0.02))
+        killed = kill_within_a_write(process, run_dir, temporary, draw.randint(2, 40), draw.uniform(0, 0.003))
     else:
         try:
             process.wait(draw.uniform(0.05, 1) * seconds)
@@ -162,6 +163,7 @@ def one(number: int, within_write: bool, script: Path, arguments: list[str], fol
         except subprocess.TimeoutExpired:
             killed = True
         kill(process) if killed else process.communicate()
+    halves = any(run_dir.rglob(".*.part*")) or any(temporary.iterdir())
     if (run_dir / "config.yaml").exists():
         again = [f"resume={run_dir}"] if script == TRAIN else [*arguments, f"run_dir={run_dir}"]
     else:
@@ -171,7 +173,8 @@ def one(number: int, within_write: bool, script: Path, arguments: list[str], fol
     if code:
         return f"not resumed: {printed.strip().splitlines()[-1][:100]}"
     saved, rows = state(run_dir)
-    return f"{fingerprint(saved)} {fingerprint(rows)}" + ("" if killed else " (had ended before the kill)")
+    moment = "after its end" if not killed else HALVES if halves else ""
+    return f"{fingerprint(saved)} {fingerprint(rows)} {moment}"
 
 
 def torture(kills: int, writes: int, script: Path, folder: Path) -> Counter[str]:
@@ -201,7 +204,8 @@ def torture(kills: int, writes: int, script: Path, folder: Path) -> Counter[str]
             }[same]
             outcome = end if end.startswith("not resumed") else outcome
             counts[outcome] += 1
-            print(f"{script.stem} {number + 1}/{kills} {'write' if number < writes else 'any'}: {outcome}", flush=True)
+            counts[HALVES] += end.endswith(HALVES)
+            print(f"{script.stem} {number + 1}/{kills}: {outcome} {end[130:]}", flush=True)
     return counts
 
 
