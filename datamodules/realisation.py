@@ -3,6 +3,8 @@
 Both ways draw on the CPU, one image at a time, so batch size, workers, device and the training seed cannot change it.
 """
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,12 +12,15 @@ from torch import Tensor
 from datamodules import seeds
 from datamodules.noise.base import Noise, Params
 
+ROWS = 64  # drawn at a time, which the numbers do not depend on
+
 
 class ContentSeeded:
     """The noise of an image is a function of ``eval_seed`` and of the clean image itself, wherever it is filed."""
 
     def __call__(self, noise: Noise, clean: Tensor, eval_seed: int) -> tuple[Tensor, Tensor]:
         """Clean [C, H, W] in [0, 1] → noisy [C, H, W] and its level [1, 1, 1]."""
+        noise = copy(noise)  # kornia's augmentations keep what they have drawn: here it goes with the copy
         with seeds.seeded(seeds.derive(eval_seed, seeds.content(clean)), torch.device("cpu")):
             params = noise.forward_parameters(clean[None].shape) | self.fixed(clean)
             noisy, level = noise.corrupt(clean[None], params)
@@ -34,5 +39,7 @@ class Kair(ContentSeeded):
 
     def fixed(self, clean: Tensor) -> Params:
         channels, height, width = clean.shape
-        field = np.random.RandomState(0).standard_normal((height, width, channels))
+        field, generator = np.empty((height, width, channels), clean.numpy().dtype), np.random.RandomState(0)
+        for rows in (field[top : top + ROWS] for top in range(0, height, ROWS)):
+            rows[...] = generator.standard_normal(rows.shape)
         return {"normal": torch.from_numpy(field).permute(2, 0, 1)[None]}

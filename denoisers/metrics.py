@@ -1,7 +1,9 @@
 """How an estimate is scored. One value per image; means are taken over images, never over pooled pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -28,6 +30,11 @@ def ssim(estimate: Tensor, clean: Tensor) -> Tensor:
     return ssim_map(estimate, clean, SSIM_WINDOW, eps=0.0, padding="valid").mean(dim=(1, 2, 3))
 
 
+def mse(estimate: Tensor, clean: Tensor) -> Tensor:
+    """Mean squared error: [B, C, H, W] twice → [B]."""
+    return (estimate - clean).square().mean(dim=(1, 2, 3))
+
+
 def saved(image: Tensor, quantize: bool = True) -> Tensor:
     """What a file would hold: clamped to [0, 1] and, where asked, rounded to 8 bit; any shape."""
     image = image.clamp(0, 1)
@@ -36,19 +43,52 @@ def saved(image: Tensor, quantize: bool = True) -> Tensor:
 
 @dataclass(frozen=True)
 class Score:
-    """The scoring half of a protocol.
+    """The scoring half of a protocol: unclamped estimate and clean image, [B, C, H, W], are measured as saved.
+
+    In float64 on the CPU, so that neither device nor threads show in the digits that are kept.
 
     Args:
         quantize: round the clamped estimate to 8 bit before scoring.
+        pixels: larger images are measured in strips of so many pixels, each of which takes 0.4 KB in RGB; the values
+            are those of the whole image up to rounding in float64.
     """
 
     quantize: bool = True
+    pixels: int = 500_000
 
     def __call__(self, estimate: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        """Unclamped estimate and clean image, [B, C, H, W] → ``psnr`` and ``ssim``, each [B].
+        """``psnr`` and ``ssim``, each [B]."""
+        return {"psnr": self.psnr(estimate, clean), "ssim": self.ssim(estimate, clean)}
 
-        Measured in float64 on the CPU, so that neither device nor threads show in the digits that are kept.
-        """
+    def psnr(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        """:func:`psnr` of what a file would hold, [B]."""
+        if self._rows(clean) >= clean.shape[-2]:
+            return psnr(*self._precise(estimate, clean))
+        error = self._mean(mse, estimate, clean).sqrt().view(-1, 1, 1, 1)
+        return psnr(error, torch.zeros_like(error))  # of a constant error that is as large
+
+    def ssim(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        """:func:`ssim` of what a file would hold, [B]."""
+        if self._rows(clean) >= clean.shape[-2]:
+            return ssim(*self._precise(estimate, clean))
+        return self._mean(ssim, estimate, clean, overlap=SSIM_WINDOW - 1)
+
+    def _precise(self, estimate: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         # rounded in float32, in which a clean 8-bit image is: an equal estimate is then equal to the last bit
-        estimate, clean = saved(estimate.float(), self.quantize).cpu().double(), clean.cpu().double()
-        return {"psnr": psnr(estimate, clean), "ssim": ssim(estimate, clean)}
+        return saved(estimate.float(), self.quantize).cpu().double(), clean.cpu().double()
+
+    def _rows(self, image: Tensor) -> int:
+        """How many rows of an image are measured at a time."""
+        return max(1, self.pixels // image.shape[-1])
+
+    def _mean(
+        self, metric: Callable[[Tensor, Tensor], Tensor], estimate: Tensor, clean: Tensor, overlap: int = 0
+    ) -> Tensor:
+        """The mean over rows of a metric, [B], from strips; each overlaps the next, as the metric's window asks."""
+        rows, height = self._rows(clean), clean.shape[-2] - overlap
+        total = torch.zeros(len(clean), dtype=torch.float64)
+        for top in range(0, max(1, height), rows):
+            count = min(rows, height - top)
+            strip = slice(top, top + count + overlap)
+            total += count * metric(*self._precise(estimate[..., strip, :], clean[..., strip, :]))
+        return total / height

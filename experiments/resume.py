@@ -51,7 +51,7 @@ def again(arguments: Sequence[str]) -> list[str]:
     if "-m" in arguments or "--multirun" in arguments:
         raise UserError("resume= continues one run: leave out -m")
     run_dir = locate(asked[-1].removeprefix("resume=").strip("'\""))
-    options = [argument for argument in arguments if argument.startswith("-") or "=" not in argument]
+    options = [argument for argument in arguments if argument.startswith("-")]
     typed = [argument for argument in arguments if argument not in options]
     if elsewhere := [a for a in typed if a.startswith("run_dir=") and Path(a[8:].strip("'\"")).resolve() != run_dir]:
         raise UserError(f"{elsewhere[-1]}: a run is resumed in its own folder, {run_dir}; leave run_dir out")

@@ -10,29 +10,29 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from datamodules.files import replacing
-from denoisers.metrics import psnr, saved
+from denoisers.metrics import Score, saved
 
 ERROR_GAIN = 5
 GAP, LABEL = 4, 20  # pixels
+BAND = 256  # rows that are painted at a time
 
 
 def strip(clean: Tensor, noisy: Tensor, estimate: Tensor) -> Image.Image:
     """One picture of an image [C, H, W] in [0, 1]: clean, noisy, estimate and five times their absolute difference."""
-    error = (saved(estimate) - clean).abs() * ERROR_GAIN
-    panels = {
-        "clean": clean,
-        f"noisy {psnr(saved(noisy)[None], clean[None]).item():.2f} dB": noisy,
-        f"estimate {psnr(saved(estimate)[None], clean[None]).item():.2f} dB": estimate,
-        f"error x{ERROR_GAIN}": error,
-    }
+    noisy_psnr, psnr = (Score().psnr(image[None], clean[None]).item() for image in (noisy, estimate))
+    labels = ["clean", f"noisy {noisy_psnr:.2f} dB", f"estimate {psnr:.2f} dB", f"error x{ERROR_GAIN}"]
     _, height, width = clean.shape
-    canvas = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height + LABEL), "white")
+    canvas = Image.new("RGB", (len(labels) * (width + GAP) - GAP, height + LABEL), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
-    for index, (label, panel) in enumerate(panels.items()):
-        left = index * (width + GAP)
-        pixels = (saved(panel) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # [H, W, C]
-        canvas.paste(Image.fromarray(np.broadcast_to(pixels, (height, width, 3)).copy()), (left, LABEL))
-        draw.text((left + 3, 2), label, fill="black", font=font)
+    for index, label in enumerate(labels):
+        draw.text((index * (width + GAP) + 3, 2), label, fill="black", font=font)
+    for top in range(0, height, BAND):
+        band = [image[:, top : top + BAND] for image in (clean, noisy, estimate)]
+        band.append((saved(band[2]) - band[0]).abs() * ERROR_GAIN)
+        for index, panel in enumerate(band):
+            pixels = (saved(panel) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # [H, W, C]
+            picture = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
+            canvas.paste(picture, (index * (width + GAP), LABEL + top))
     return canvas
 
 

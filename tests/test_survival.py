@@ -259,7 +259,8 @@ def test_a_second_signal_ends_the_command_at_once(small, tmp_path):
     run_dir = tmp_path / "r"
     arguments = [*small, "trainer.max_steps=100000", "data.num_workers=2", "data.crops_per_image=1000"]
     process = start(*arguments, "model._target_=odd_networks.Endless", f"run_dir={run_dir}")
-    wait_for(run_dir, 4, process)
+    wait_for(run_dir, 5, process)
+    time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None  # it waits for the end of a step that never ends
