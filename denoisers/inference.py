@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from denoisers import checkpoint
 from denoisers.layers import channels_last
+from denoisers.tiles import tiled
 
 
 class Denoiser(nn.Module):
@@ -64,10 +65,10 @@ class Denoiser(nn.Module):
         """[B, C, H, W] with C = 1 or 3 → the same, whatever the network's own channels are."""
         noisy = noisy.float().to(next((p.device for p in self.network.parameters()), noisy.device))
         if noisy.shape[1] == self.channels:
-            return self.network(noisy, level)
+            return tiled(self.network, noisy, level)
         if self.channels == 1:
-            return torch.cat([self.network(plane, level) for plane in noisy.split(1, dim=1)], dim=1)
-        return self.network(noisy.expand(-1, 3, -1, -1), level).mean(dim=1, keepdim=True)
+            return torch.cat([tiled(self.network, plane, level) for plane in noisy.split(1, dim=1)], dim=1)
+        return tiled(self.network, noisy.expand(-1, 3, -1, -1), level).mean(dim=1, keepdim=True)
 
 
 def describe(image: np.ndarray | Tensor) -> str:

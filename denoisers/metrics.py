@@ -54,7 +54,7 @@ class Score:
     """
 
     quantize: bool = True
-    pixels: int = 500_000
+    pixels: int = 400_000
 
     def __call__(self, estimate: Tensor, clean: Tensor) -> dict[str, Tensor]:
         """``psnr`` and ``ssim``, each [B]."""
