@@ -104,9 +104,10 @@ def configuration(cfg: DictConfig, run_dir: Path) -> tuple[DictConfig, list[str]
         the configuration, and a line for each difference that changes what the run finds.
     """
     saved: Any = OmegaConf.load(run_dir / "config.yaml")
+    written_as = saved.run_dir
     for key, value in leaves(saved).items():
-        if isinstance(value, str) and f"{value}/".startswith(f"{saved.run_dir}/"):
-            OmegaConf.update(saved, key, f"{cfg.run_dir}{value.removeprefix(saved.run_dir)}")
+        if isinstance(value, str) and f"{value}/".startswith(f"{written_as}/"):
+            OmegaConf.update(saved, key, f"{cfg.run_dir}{value.removeprefix(written_as)}")
     started = [*started_with(run_dir).values(), f"run_dir={quoted(Path(cfg.run_dir))}"]
     before, now = leaves(hydra.compose("train", started)), leaves(cfg)
     changed = [
