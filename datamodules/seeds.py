@@ -27,5 +27,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """PyTorch's global generators (kornia knows no others) start from ``seed`` within and are as they were after it."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would write a stack trace for CUDA each time
+        for device in devices:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
