@@ -64,8 +64,8 @@ class TakingTurns(L.Callback):
 
 
 def bare(cfg: DictConfig, network: nn.Module, noisy: Tensor, clean: Tensor, half: bool) -> Callable[[], None]:
-    """One step of a loop with nothing but the network, the loss and the optimiser."""
-    loss = instantiate(cfg.loss)
+    """One step of a loop with nothing but the network, the loss, the recipe's clipping and the optimiser."""
+    loss, clip = instantiate(cfg.loss), cfg.trainer.gradient_clip_val
     optimizer = instantiate(cfg.optimizer)(network.parameters())
 
     def step() -> None:
@@ -73,6 +73,8 @@ def bare(cfg: DictConfig, network: nn.Module, noisy: Tensor, clean: Tensor, half
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=half):
             estimate = network(noisy)
         loss(estimate.float(), clean).backward()
+        if clip:
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
         optimizer.step()
         if noisy.is_cuda:
             torch.cuda.synchronize()
