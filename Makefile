@@ -22,8 +22,9 @@ lint: .venv/dev  ## lint and types alone
 
 bench: .venv/core  ## what the framework costs beside the network, and the cache beside decoding (3 minutes)
 	@$(BIN)/python -m experiments.bench $(ARGS)
+	@$(BIN)/python -m experiments.bench_cache
 
-torture: .venv/core  ## kill 60 runs at random moments, resume them, count; the same under stock Lightning (40 minutes)
+torture: .venv/core  ## kill 60 runs at random moments, resume them, count; the same under stock Lightning (20 minutes)
 	@$(BIN)/python tests/torture.py $(ARGS)
 
 clean:  ## remove the environment and caches; runs and data stay

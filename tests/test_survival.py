@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -222,10 +223,15 @@ def wait_for(run_dir, steps, process):
     raise TimeoutError
 
 
-def children_of(group):
-    """The processes of a group that still live."""
-    found = subprocess.run(["ps", "-o", "pid=,stat=", "--sid", str(group)], capture_output=True, text=True).stdout
-    return [line for line in found.splitlines() if " Z" not in line]
+def children_of(session):
+    """The processes of a session that still live (Linux)."""
+    living = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state_letter, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state_letter != "Z":
+                living.append(path.parent.name)
+    return living
 
 
 @pytest.mark.parametrize(
