@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 import re
+import shutil
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +108,9 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, (UserError, OmegaConfBaseException)):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
+        place = Path(error.filename or ".").absolute()
+        free = shutil.disk_usage(next(parent for parent in place.parents if parent.exists())).free
+        return f"{place} cannot be written: {error.strerror}, {free:,} bytes are free; make room, what is written stays"
 
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

@@ -1,6 +1,7 @@
 """The commands as people type them: what a run leaves behind, and how mistakes end."""
 
 import csv
+import errno
 import json
 import logging
 import os
@@ -272,6 +273,19 @@ def test_mistakes_are_named_and_exit_with_2(tmp_path, monkeypatch, capfd, argume
     assert said in printed
     assert "Traceback" not in printed
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "train.log"]
+
+
+def test_a_full_disk_is_named_with_path_and_bytes(tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("experiments.strips.Image.Image.save", full)
+    code, printed = call(monkeypatch, capfd, train.main, "model=identity", f"run_dir={tmp_path / 'r'}")
+    assert code == 2, printed
+    assert f"error: {tmp_path / 'r' / 'pictures'}" in printed
+    assert "No space left on device" in printed
+    assert "bytes are free" in printed
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_mistake_ends_a_real_process_with_2():
