@@ -113,6 +113,16 @@ def refuse_early(datamodule: Any, module: Any, checkpoint: Path | None, changes:
     datamodule.setup("fit" if module.trainable else "test")  # decodes every file
 
 
+def learn(trainer: Any, module: Any, datamodule: Any, stands: Path | None) -> str | None:
+    """Trains, from a checkpoint if there is one, and takes the best weights; their checkpoint, if there is one."""
+    from denoisers.checkpoint import read
+
+    trainer.fit(module, datamodule, ckpt_path=stands, weights_only=True)
+    if best := trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path:
+        module.load_state_dict(read(best)["state_dict"])
+    return best
+
+
 @command("train", resume.again)
 def main(cfg: DictConfig) -> None:
     # late, so that help and mistakes on the command line take no seconds
@@ -120,7 +130,6 @@ def main(cfg: DictConfig) -> None:
     from lightning.pytorch.loggers import WandbLogger
     from rich.console import Console
 
-    from denoisers import checkpoint
     from denoisers.module import NonFinite
     from experiments import results
 
@@ -144,25 +153,20 @@ def main(cfg: DictConfig) -> None:
     for logger in trainer.loggers:
         logger.log_hyperparams(module.record["config"])
 
-    best = None
-    if module.trainable:
-        if cfg.compile:
-            module.network.compile()
-        try:
-            trainer.fit(module, datamodule, ckpt_path=stands, weights_only=True)
-        except Interrupted as end:
-            if trainer.is_global_zero:
-                log.info(
-                    f"stopped by {end} at step {trainer.global_step}; go on with: python train.py resume={run_dir}"
-                )
-            raise
-        except NonFinite as error:
-            last = run_dir / "checkpoints" / "last.ckpt"
-            good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint has been written yet"
-            raise UserError(f"{error}\n  {good}") from error
-        if best := trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path:
-            module.load_state_dict(checkpoint.read(best)["state_dict"])
-    trainer.test(module, datamodule, verbose=False)
+    if cfg.compile:
+        module.network.compile()
+    try:
+        best = learn(trainer, module, datamodule, stands) if module.trainable else None
+        trainer.test(module, datamodule, verbose=False)
+    except Interrupted as end:
+        if trainer.is_global_zero:
+            again = f"python train.py resume={run_dir}"
+            log.info(f"stopped by {end} at step {trainer.global_step}; go on with: {again}")
+        raise
+    except NonFinite as error:
+        last = run_dir / "checkpoints" / "last.ckpt"
+        good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint has been written yet"
+        raise UserError(f"{error}\n  {good}") from error
 
     if trainer.is_global_zero:
         rows = next(callback.rows for callback in trainer.callbacks if isinstance(callback, results.Rows))
