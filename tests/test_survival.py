@@ -270,6 +270,8 @@ def test_a_second_signal_ends_the_command_at_once(small, tmp_path):
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert process.poll() is None  # it waits for the end of a step that never ends
+    for worker in {int(pid) for pid in children_of(process.pid)} - {process.pid}:
+        os.kill(worker, signal.SIGSTOP)  # nor may one outlive it that cannot notice
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=5)
     assert process.returncode == -signal.SIGTERM

@@ -149,21 +149,22 @@ def kill_within_a_write(process: subprocess.Popen, run_dir: Path, temporary: Pat
 
 def one(number: int, within_write: bool, script: Path, arguments: list[str], folder: Path, seconds: float) -> str:
     """Kills one run at a moment drawn from its number, resumes it → how that ended."""
-    draw = random.Random(number)
-    run_dir, temporary = folder / f"{script.stem}-{number}", Path("/dev/shm" if within_write else tempfile.gettempdir())
-    temporary = Path(tempfile.mkdtemp(prefix="torture", dir=temporary))
+    draw, killed = random.Random(number), False
+    run_dir = folder / f"{script.stem}-{number}"
+    temporary = Path(tempfile.mkdtemp(prefix="torture", dir="/dev/shm" if within_write else None))
     environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
-    process = start(*arguments, f"run_dir={run_dir}", script=script, **environment)
-    if within_write:
-        killed = kill_within_a_write(process, run_dir, temporary, draw.randint(2, 40), draw.uniform(0, 0.003))
-    else:
-        try:
-            process.wait(draw.uniform(0.05, 1) * seconds)
-            killed = False
-        except subprocess.TimeoutExpired:
-            killed = True
-        kill(process) if killed else process.communicate()
-    halves = any(run_dir.rglob(".*.part*")) or any(temporary.iterdir())
+    while not killed:  # a run that ends before its moment is made again
+        shutil.rmtree(run_dir, ignore_errors=True)
+        process = start(*arguments, f"run_dir={run_dir}", script=script, **environment)
+        if within_write:
+            killed = kill_within_a_write(process, run_dir, temporary, draw.randint(2, 40), draw.uniform(0, 0.003))
+        else:
+            try:
+                process.communicate(timeout=draw.uniform(0.05, 1) * seconds)
+            except subprocess.TimeoutExpired:
+                kill(process)
+                killed = True
+    halves = any(run_dir.rglob(".*.part*"))
     if (run_dir / "config.yaml").exists():
         again = [f"resume={run_dir}"] if script == TRAIN else [*arguments, f"run_dir={run_dir}"]
     else:
@@ -173,8 +174,7 @@ def one(number: int, within_write: bool, script: Path, arguments: list[str], fol
     if code:
         return f"not resumed: {printed.strip().splitlines()[-1][:100]}"
     saved, rows = state(run_dir)
-    moment = "after its end" if not killed else HALVES if halves else ""
-    return f"{fingerprint(saved)} {fingerprint(rows)} {moment}"
+    return f"{fingerprint(saved)} {fingerprint(rows)} {HALVES if halves else ''}"
 
 
 def torture(kills: int, writes: int, script: Path, folder: Path) -> Counter[str]:
