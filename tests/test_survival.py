@@ -165,6 +165,12 @@ def test_every_rhythm_goes_on_exactly(compose, small, tmp_path, overrides):
     check(compose, tmp_path, [*small, *overrides], PLACES)
 
 
+@pytest.mark.parametrize("how", ["crash", signal.SIGTERM])
+def test_a_stop_in_the_last_validation_repeats_it(compose, small, tmp_path, how):
+    check(compose, tmp_path, [*small, "trainer.max_steps=13"], [(("validation", 3), how)])
+    assert (tmp_path / "stopped" / "checkpoints" / "best.ckpt").exists()
+
+
 def test_a_damaged_checkpoint_never_becomes_the_one_before(compose, small, tmp_path):
     overrides = [*small, "trainer.max_steps=13"]
     fit(compose, tmp_path / "whole", overrides)
@@ -176,7 +182,8 @@ def test_a_damaged_checkpoint_never_becomes_the_one_before(compose, small, tmp_p
     last.write_bytes(damaged)
     whole = previous.read_bytes()
     with pytest.raises(ZeroDivisionError):
-        fit(compose, tmp_path / "r", overrides, (("step", 8), "crash"))
+        fit(compose, tmp_path / "r", overrides, (("step", 9), "crash"))
+    assert checkpoint.read(last)["global_step"] == 8
     assert previous.read_bytes() == whole
     fit(compose, tmp_path / "r", overrides)
     for one, other in zip(state(tmp_path / "whole"), state(tmp_path / "r"), strict=True):
