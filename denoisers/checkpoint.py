@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import inspect
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, damaged, not ours, unsafe, or of another architecture."""
 
 
-def find(path: str | Path, prefer: Sequence[str] = ("best", "last")) -> Path:
-    """A checkpoint file as it is; for a run's folder its best checkpoint, or else its last (``prefer``).
+def find(path: str | Path) -> Path:
+    """A checkpoint file as it is; for a run's folder its best checkpoint, or else its last.
 
     Raises:
         CheckpointError: there is no such file, or none in the folder.
@@ -33,7 +33,7 @@ def find(path: str | Path, prefer: Sequence[str] = ("best", "last")) -> Path:
         return path
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}: give a run's folder or a .ckpt file")
-    for name in prefer:
+    for name in ("best", "last"):
         if (candidate := path / "checkpoints" / f"{name}.ckpt").is_file():
             return candidate
     raise CheckpointError(f"no checkpoint in {path}: looked for checkpoints/best.ckpt and checkpoints/last.ckpt in it")

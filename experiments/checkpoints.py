@@ -118,7 +118,7 @@ class LastCheckpoint(L.Callback):
         if self._resumed:
             go_on(trainer, self._resumed)
         if trainer.is_global_zero:
-            for left_over in self.path.parent.glob(".*.part.ckpt*"):
+            for left_over in self.path.parent.glob(".*.part.*"):
                 left_over.unlink()
         self._try(trainer)
 

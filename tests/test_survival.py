@@ -12,12 +12,10 @@ import time
 from pathlib import Path
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT, choices
-from PIL import Image
-from torture import SAME, TRAIN, finish, start, state, torture
+from torture import SAME, TRAIN, finish, make_pictures, start, state, torture
 
 import train
 from denoisers import checkpoint
@@ -31,9 +29,7 @@ from experiments.signals import Interrupted, signals
 def small(tmp_path_factory):
     """Six small pictures, four of them for training: an epoch of six batches."""
     folder = tmp_path_factory.mktemp("small")
-    for index in range(6):
-        pixels = np.random.default_rng(index).integers(0, 256, (20, 20), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index}.png")
+    make_pictures(folder, side=20)
     return [
         "data=folder",
         f"data.path={folder}",

@@ -32,12 +32,17 @@ HALVES = "half a file was left by the kill"
 SAME = "the same weights, optimiser, EMA and rows"
 
 
+def make_pictures(folder: Path, side: int) -> None:
+    """Writes six small pictures of noise, four of which become training images."""
+    folder.mkdir(exist_ok=True)
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 256, (side, side), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+
+
 def task(images: Path) -> list[str]:
     """A small run with everything in it: pictures, epochs, validations, accumulation, EMA, and checkpoints of 3 MB."""
-    images.mkdir(exist_ok=True)
-    for index in range(6):
-        pixels = np.random.default_rng(index).integers(0, 256, (24, 24), dtype=np.uint8)
-        Image.fromarray(pixels).save(images / f"{index}.png")
+    make_pictures(images, side=24)
     return [
         "data=folder",
         f"data.path={images}",
