@@ -11,16 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import resume
-from experiments.cli import UserError, command
+from experiments.cli import UserError, command, near
 from experiments.signals import Interrupted
 
 log = logging.getLogger(__name__)
-
-
-def near(path: str) -> Path:
-    """A path as people read it: relative where it lies below the working directory."""
-    absolute = Path(path).absolute()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 def hush() -> None:
@@ -157,6 +151,7 @@ def main(cfg: DictConfig) -> None:
         module.network.compile()
     try:
         best = learn(trainer, module, datamodule, stands) if module.trainable else None
+        trained = time.monotonic()
         trainer.test(module, datamodule, verbose=False)
     except Interrupted as end:
         if trainer.is_global_zero:
@@ -170,8 +165,9 @@ def main(cfg: DictConfig) -> None:
 
     if trainer.is_global_zero:
         rows = next(callback.rows for callback in trainer.callbacks if isinstance(callback, results.Rows))
-        seconds = time.monotonic() - started + sum(getattr(c, "seconds_before", 0) for c in trainer.callbacks)
-        summary = results.summary(rows, module, trainer) | {"wall_seconds": round(seconds, 1)}
+        before = sum(getattr(callback, "seconds_before", 0) for callback in trainer.callbacks)
+        seconds = {"train_seconds": trained - started, "wall_seconds": time.monotonic() - started}
+        summary = results.summary(rows, module, trainer) | {k: round(before + v, 1) for k, v in seconds.items()}
         results.write_summary(run_dir / "summary.json", summary)
         Console().print(results.table(rows, cfg.axes.model))
         log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")

@@ -14,17 +14,22 @@ from datamodules.images import SUFFIXES, DataError, image_files, listing, read_h
 
 @dataclass(frozen=True)
 class Item:
-    """One image: the set it is reported under, its name there, its clean file and, in pairs, its noisy one."""
+    """One image: the set it is reported under, its name there, its clean file, its noisy one, or both."""
 
     set: str
     name: str
-    clean: Path
+    clean: Path | None
     noisy: Path | None = None
 
     @property
+    def views(self) -> dict[str, Path]:
+        """``clean`` and ``noisy``, those that there are → their files."""
+        return {view: path for view, path in (("clean", self.clean), ("noisy", self.noisy)) if path}
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """The clean file and, in pairs, the noisy one."""
-        return (self.clean, self.noisy) if self.noisy else (self.clean,)
+        """The files of its views, in their order."""
+        return tuple(self.views.values())
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,11 @@ SETS = {
     "CBSD432": ImageSet("CBSD432", 432, "the repository BIDS/BSDS500 (500 RGB images), less the 68 images of CBSD68"),
     "Set12": ImageSet("Set12", 12, "testsets/Set12 in the repository cszn/DnCNN"),
     "BSD68": ImageSet("BSD68", 68, "testsets/BSD68 in the repository cszn/DnCNN"),
+    "Set14": ImageSet("Set14", 14, "testsets/Set14 in the repository cszn/KAIR"),
     "CBSD68": ImageSet("CBSD68", 68, "testsets/CBSD68 in the repository cszn/FFDNet"),
+    "Kodak24": ImageSet("Kodak24", 24, "testsets/Kodak24 in the repository cszn/FFDNet"),
+    "McMaster": ImageSet("McMaster", 18, "testsets/McMaster in the repository cszn/FFDNet"),
+    "Urban100": ImageSet("Urban100", 100, "the repository jbhuang0604/SelfExSR (the HR images)"),
 }
 
 
@@ -95,6 +104,18 @@ def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_se
     return Splits(learn, val, [item for name in test for item in find(name, root)])
 
 
+def tests(*, names: Sequence[str], root: str) -> Splits:
+    """Named test sets; nothing to train on.
+
+    Raises:
+        DataError: an unknown set; or see :func:`find`.
+    """
+    for name in names:
+        if name not in SETS:
+            raise DataError(f"there is no set {name!r}; the named sets are {', '.join(SETS)}")
+    return Splits([], [], [item for name in names for item in find(name, root)])
+
+
 def sample(*, channels: int, train: Sequence[str], val: Sequence[str], test: Sequence[str]) -> Splits:
     """Natural images that ship inside scikit-image (CC0 or public domain), by file name.
 
@@ -121,25 +142,36 @@ def folder(
     """One directory parted by ``fractions`` and the seed, or three directories.
 
     Raises:
-        DataError: neither or both are given, the fractions do not add up to 1, too few images, or a file in two splits.
+        DataError: nothing or both are given, the fractions do not add up to 1, too few images, or a file in two splits.
     """
-    if (path is None) == (train is None):
+    given = {"train": train, "val": val, "test": test}
+    if (path is None) == (not any(given.values())):
         raise DataError(
             "data=folder needs either data.path=DIR, which is parted into training, validation and test images, "
             "or data.train=DIR data.val=DIR data.test=DIR"
         )
     if path is not None:
         return _parted(_directory(path), fractions, split_seed)
-    missing = [f"data.{name}" for name, value in (("val", val), ("test", test)) if value is None]
-    if missing or train is None or val is None or test is None:
+    if train and (missing := [f"data.{name}" for name, value in given.items() if value is None]):
         raise DataError(f"data=folder with data.train needs {' and '.join(missing)} as well")
-    splits = Splits(_directory(train), _directory(val), _directory(test))
+    splits = {name: _directory(value) if value else [] for name, value in given.items()}
     seen: dict[Path, str] = {}
-    for name, items in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
-        for item in items:
-            if (other := seen.setdefault(item.clean.resolve(), name)) != name:
-                raise DataError(f"{item.clean} is in both data.{other} and data.{name}: no image may be in two splits")
-    return splits
+    for name, items in splits.items():
+        for path_ in (path_ for item in items for path_ in item.files):
+            if (other := seen.setdefault(path_.resolve(), name)) != name:
+                raise DataError(f"{path_} is in both data.{other} and data.{name}: no image may be in two splits")
+    return Splits(**splits)
+
+
+def unreferenced(*, path: str | None) -> Splits:
+    """Noisy pictures without clean ones, all of them for testing.
+
+    Raises:
+        DataError: no directory is given, or it holds no image.
+    """
+    if path is None:
+        raise DataError("data=noisy needs data.path=DIR, a directory of noisy pictures")
+    return Splits([], [], [Item(item.set, item.name, None, item.clean) for item in _directory(path)])
 
 
 def pairs(*, noisy: str | None, clean: str | None, fractions: Sequence[float], split_seed: int) -> Splits:
@@ -180,8 +212,13 @@ def _directory(path: str) -> list[Item]:
 
 
 def _parted(items: list[Item], fractions: Sequence[float], split_seed: int) -> Splits:
+    if list(fractions) == [0, 0, 1]:
+        return Splits([], [], items)
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise DataError(f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1")
+        raise DataError(
+            f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1, "
+            "or [0,0,1], which makes all of them test images"
+        )
     if len(items) < 3:
         raise DataError(
             f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed"

@@ -8,6 +8,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.catalog import Item, Splits
 from datamodules.images import DataError, Header, listing, read_headers
+from datamodules.noise.base import Noise
+from datamodules.noise.none import NoNoise
 
 log = logging.getLogger(__name__)
 SMALLEST_SCORED = 11  # SSIM's window
@@ -15,33 +17,45 @@ SMALLEST_SCORED = 11  # SSIM's window
 Headers = dict[Path, Header]
 
 
-def check_headers(splits: Splits, channels: int, patch_size: int) -> Headers:
+def check_headers(splits: Splits, channels: int, patch_size: int | None = None) -> Headers:
     """The header of every file of the splits.
 
     Args:
         splits: the images.
         channels: colour files are taken for grey ones (by their luma, which is logged), grey ones never for colour.
-        patch_size: side of the training crops.
+        patch_size: side of the training crops; None where nothing is trained, and the test images alone are looked at.
 
     Raises:
         DataError: an empty split, files that cannot be read, unequal pairs, grey files for ``channels=3``, images
             smaller than a training crop or than SSIM's window. The message names the files.
     """
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    parts = {"test": splits.test}
+    if patch_size is not None:
+        parts = {"train": splits.train, "val": splits.val, **parts}
     for name, items in parts.items():
         if not items:
-            raise DataError(f"there is no {name} image with channels={channels}")
+            only = "; these are test images, for experiments.evaluate" if splits.test and not splits.train else ""
+            raise DataError(f"there is no {name} image with channels={channels}{only}")
     everything = [item for items in parts.values() for item in items]
     paths = list(dict.fromkeys(path for item in everything for path in item.files))
     headers = dict(zip(paths, read_headers(paths), strict=True))
     refuse_uneven_pairs(everything, headers)
     refuse_grey_as_colour(headers, channels)
-    refuse_small(splits.train, headers, "train", patch_size, "lower data.patch_size or leave them out")
-    for name in ("val", "test"):
-        refuse_small(
-            parts[name], headers, name, SMALLEST_SCORED, "leave them out (SSIM is not defined below its window)"
-        )
+    for name, items in parts.items():
+        if name == "train" and patch_size is not None:
+            refuse_small(items, headers, name, patch_size, "lower data.patch_size or leave them out")
+        else:
+            scored = [item for item in items if item.clean]
+            refuse_small(
+                scored, headers, name, SMALLEST_SCORED, "leave them out (SSIM is not defined below its window)"
+            )
     return headers
+
+
+def refuse_doubled_noise(items: Sequence[Item], noise: Noise) -> None:
+    """Raises DataError where noise would be added to images that have noisy files already."""
+    if any(item.noisy for item in items) and not isinstance(noise, NoNoise):
+        raise DataError("this data brings its own noise: add noise=none to the command")
 
 
 def refuse_uneven_pairs(items: Sequence[Item], headers: Headers) -> None:
@@ -70,7 +84,7 @@ def refuse_grey_as_colour(headers: Headers, channels: int) -> None:
 
 def refuse_small(items: Sequence[Item], headers: Headers, split: str, side: int, remedy: str) -> None:
     """Raises DataError naming the images below side × side pixels."""
-    sizes = [(item.clean, headers[item.clean]) for item in items]
+    sizes = [(item.files[0], headers[item.files[0]]) for item in items]
     small = [f"{path} is {header}" for path, header in sizes if min(header.height, header.width) < side]
     if small:
         raise DataError(

@@ -10,7 +10,7 @@ import torch
 from rich.filesize import decimal
 from torch import Tensor
 
-from datamodules.datasets import VIEWS, Crops, Stream
+from datamodules.datasets import Crops, Stream
 from datamodules.images import DataError
 
 # (row, column) of one step down and of one to the right in a crop, by the quarter turns of np.rot90
@@ -41,7 +41,7 @@ class DeviceCrops:
         for part, array in zip(self.pixels.split(sizes), arrays, strict=True):
             part.copy_(torch.from_numpy(array.astype(kind).reshape(-1)))
         self.channels = arrays[0].shape[2]
-        self.views = VIEWS[: len(crops.images[0])]
+        self.views = tuple(crops.items[0].views)
         per_image = (len(crops.images), len(self.views))
         self.starts = torch.tensor([0, *np.cumsum(sizes)[:-1]]).view(per_image)
         self.peaks = torch.tensor([float(np.iinfo(array.dtype).max) for array in arrays]).view(per_image)

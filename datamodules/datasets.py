@@ -11,9 +11,8 @@ from datamodules import seeds
 from datamodules.catalog import Item
 from datamodules.images import to_tensor
 
-Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: clean, and in pairs noisy
-VIEWS = ("clean", "noisy")
-Sample = dict[str, Tensor | str]
+Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: an item's views
+Sample = dict[str, Tensor | str | int]
 
 
 class Crops(Dataset[Sample]):
@@ -51,8 +50,8 @@ class Crops(Dataset[Sample]):
             patch = np.rot90(patch, turn)
             return to_tensor(patch[:, ::-1] if flip else patch)
 
-        views = {view: crop(image) for view, image in zip(VIEWS, self.images[number], strict=False)}
-        return {**views, "name": self.items[number].name}
+        item = self.items[number]
+        return {**dict(zip(item.views, map(crop, self.images[number]), strict=True)), "name": item.name}
 
     def draw(self, key: tuple[int, int]) -> tuple[int, int, int, int, int]:
         """(epoch, index) → the image's number, the crop's first row and column, its quarter turns, and 1 if flipped."""
@@ -64,18 +63,25 @@ class Crops(Dataset[Sample]):
 
 
 class WholeImages(Dataset[Sample]):
-    """Whole images, in order: ``clean`` and, in pairs, ``noisy`` [C, H, W] in [0, 1], with ``name`` and ``set``."""
+    """Whole images, in order: ``clean``, ``noisy`` or both [C, H, W] in [0, 1], ``name``, ``set`` and ``realisation``.
 
-    def __init__(self, images: Images, items: Sequence[Item]) -> None:
-        self.images, self.items = images, items
+    Args:
+        images: clean ones, pairs, or noisy ones.
+        items: what they are called.
+        draws: how many realisations of the noise each image meets; the number of its one stands in ``realisation``.
+    """
+
+    def __init__(self, images: Images, items: Sequence[Item], draws: int = 1) -> None:
+        self.images, self.items, self.draws = images, items, draws
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.items) * self.draws
 
     def __getitem__(self, index: int) -> Sample:
-        item = self.items[index]
-        views = {view: to_tensor(image) for view, image in zip(VIEWS, self.images[index], strict=False)}
-        return {**views, "name": item.name, "set": item.set}
+        number, realisation = divmod(index, self.draws)
+        item = self.items[number]
+        views = dict(zip(item.views, map(to_tensor, self.images[number]), strict=True))
+        return {**views, "name": item.name, "set": item.set, "realisation": realisation}
 
 
 class Stream(Sampler[list[tuple[int, int]]]):

@@ -11,12 +11,11 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules import seeds
 from datamodules.cache import decoded
 from datamodules.catalog import Splits
-from datamodules.checks import check_headers
+from datamodules.checks import check_headers, refuse_doubled_noise
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages
 from datamodules.images import DataError
 from datamodules.noise.base import Noise, rms
-from datamodules.noise.none import NoNoise
 from datamodules.realisation import ContentSeeded
 from datamodules.workers import leave_signals_to_parent
 
@@ -74,10 +73,10 @@ class DenoisingDataModule(L.LightningDataModule):
         self.cache, self.cache_dir, self.on_device = cache, cache_dir, on_device
         self.micro_batches = 0
         self._decoded: dict[str, Images] = {}
-        self._check_arguments()
         self._headers = headers = check_headers(splits, channels, patch_size)
+        self._check_arguments()
         #: height and width of the validation images, in order
-        self.val_sizes = [(headers[item.clean].height, headers[item.clean].width) for item in splits.val]
+        self.val_sizes = [(headers[item.files[0]].height, headers[item.files[0]].width) for item in splits.val]
 
     def _check_arguments(self) -> None:
         for name in ("patch_size", "crops_per_image", "batch_size"):
@@ -93,8 +92,7 @@ class DenoisingDataModule(L.LightningDataModule):
                 f"{self.crops_per_image} × {len(self.splits.train)} training images = {epoch} crops; raise "
                 f"data.crops_per_image or lower data.batch_size"
             )
-        if any(item.noisy for item in self.splits.train) and not isinstance(self.noise, NoNoise):
-            raise DataError("data=pairs brings its own noise: add noise=none to the command")
+        refuse_doubled_noise(self.splits.train, self.noise)
 
     def setup(self, stage: str) -> None:
         """Decodes what the stage needs, once; one DataError names every file that fails."""
@@ -157,7 +155,8 @@ class DenoisingDataModule(L.LightningDataModule):
         return self._whole("test")
 
     def _whole(self, split: str) -> DataLoader:
-        images = WholeImages(self._decoded[split], getattr(self.splits, split))
+        draws = self.realisation.draws if split == "test" else 1
+        images = WholeImages(self._decoded[split], getattr(self.splits, split), draws)
         rank, world_size = self._place()
         # every rank takes as many steps: the last ones begin again, and who gathers the rows drops the doubles
         steps = -(-len(images) // world_size)
@@ -177,7 +176,10 @@ class DenoisingDataModule(L.LightningDataModule):
         if training:
             return batch | self.corrupt_training(clean, index)
         realisation = self.realisation if self.trainer is not None and self.trainer.testing else ContentSeeded()
-        drawn = [realisation(self.noise, image, self.eval_seed) for image in clean.cpu()]
+        drawn = [
+            realisation(self.noise, image, self.eval_seed, draw)
+            for image, draw in zip(clean.cpu(), batch["realisation"].tolist(), strict=True)
+        ]
         noisy, level = (torch.stack(parts).to(clean) for parts in zip(*drawn, strict=True))
         return batch | {"noisy": noisy, "level": level}
 

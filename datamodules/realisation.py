@@ -16,15 +16,26 @@ ROWS = 64  # drawn at a time, which the numbers do not depend on
 
 
 class ContentSeeded:
-    """The noise of an image is a function of ``eval_seed`` and of the clean image itself, wherever it is filed."""
+    """The noise of an image is a function of ``eval_seed``, of the clean image itself, wherever it is filed, and of the
+    number of the draw.
 
-    def __call__(self, noise: Noise, clean: Tensor, eval_seed: int) -> tuple[Tensor, Tensor]:
+    Args:
+        draws: how many realisations each image meets.
+        quantize: whether the noisy image is what an 8-bit file would hold: clipped to [0, 1] and rounded.
+    """
+
+    def __init__(self, *, draws: int = 1, quantize: bool = False) -> None:
+        if draws < 1:
+            raise ValueError(f"draws={draws}: must be at least 1")
+        self.draws, self.quantize = draws, quantize
+
+    def __call__(self, noise: Noise, clean: Tensor, eval_seed: int, draw: int = 0) -> tuple[Tensor, Tensor]:
         """Clean [C, H, W] in [0, 1] → noisy [C, H, W] and its level [1, 1, 1]."""
         noise = copy(noise)  # kornia's augmentations keep what they have drawn: here it goes with the copy
-        with seeds.seeded(seeds.derive(eval_seed, seeds.content(clean)), torch.device("cpu")):
+        with seeds.seeded(seeds.derive(eval_seed, seeds.content(clean), draw), torch.device("cpu")):
             params = noise.forward_parameters(clean[None].shape) | self.fixed(clean)
             noisy, level = noise.corrupt(clean[None], params)
-        return noisy[0], level[0]
+        return (noisy[0].clamp(0, 1) * 255).round() / 255 if self.quantize else noisy[0], level[0]
 
     def fixed(self, clean: Tensor) -> Params:
         """Random fields that the protocol prescribes."""
@@ -35,7 +46,11 @@ class Kair(ContentSeeded):
     """KAIR's test noise: NumPy's legacy generator, re-seeded with 0 for each image, drawn in float64 as [H, W, C].
 
     KAIR defines Gaussian noise alone. What other noises draw, and a σ drawn from a range, is content-seeded.
+    There is one draw.
     """
+
+    def __init__(self, *, quantize: bool = False) -> None:
+        super().__init__(quantize=quantize)
 
     def fixed(self, clean: Tensor) -> Params:
         channels, height, width = clean.shape

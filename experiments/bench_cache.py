@@ -72,7 +72,7 @@ def measure(cfg: DictConfig) -> None:
     draw = np.random.default_rng(0)
 
     def open_decode_crop(index: int) -> np.ndarray:
-        pixels = decode(crops.items[index % len(crops.items)].clean)
+        pixels = decode(crops.items[index % len(crops.items)].files[0])
         top, left = (int(draw.integers(side - size + 1)) for side in pixels.shape[:2])
         return np.ascontiguousarray(pixels[top : top + size, left : left + size])
 

@@ -96,6 +96,12 @@ def command(
     return decorate
 
 
+def near(path: str | Path) -> Path:
+    """A path as people read it: relative where it lies below the working directory."""
+    absolute = Path(path).absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
 def refuse(message: str) -> None:
     """Prints one message and exits with 2."""
     sys.stdout.flush()

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+import scipy.stats
 import torch
 from lightning.pytorch.loggers import WandbLogger
 from rich.table import Table
+from torch import Tensor
 
 from datamodules.files import replacing, write_text
 from denoisers.module import DenoisingModule
 from experiments import provenance
 
 Row = dict[str, Any]
-TEXT_COLUMNS = ("image", "set", "noise", "protocol")
+LABELS = ("image", "set", "noise", "protocol", "trained", "realisation")  # columns that are no measurement
+UNAVAILABLE = "unavailable"  # what stands for a measurement whose means are missing here
 DIGITS = 6  # after the point; beyond them only the order of additions shows
+FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}  # of printed numbers
 LISTED = 24  # a longer set is shown by its mean alone
 
 
@@ -47,23 +52,46 @@ class Rows(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         for index, (name, set_name) in enumerate(zip(batch["name"], batch["set"], strict=True)):
-            row = {"image": name, "set": set_name, "noise": self.noise, "protocol": self.protocol}
-            row["level"] = round(batch["level"][index].mean().item() * 255, DIGITS)
+            row = label(
+                name, set_name, self.noise, batch["level"][index], self.protocol, int(batch["realisation"][index])
+            )
             self.rows.append(row | {c: round(values[index].item(), DIGITS) for c, values in outputs["scores"].items()})
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
             shares: list[list[Row]] = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(shares, self.rows)
-            unique: dict[tuple[str, str], Row] = {}
+            unique: dict[tuple[str, str, int], Row] = {}
             for row in (rows[step] for step in range(len(self.rows)) for rows in shares):  # the images' own order
-                unique.setdefault((row["set"], row["image"]), row)
+                unique.setdefault((row["set"], row["image"], row["realisation"]), row)
             self.rows = list(unique.values())
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_table("test/per_image", list(self.rows[0]), [list(row.values()) for row in self.rows])
+
+
+def label(image: str, set_name: str, noise: str, level: Tensor | None, protocol: str, realisation: int) -> Row:
+    """The columns that say what a row's measurements are of; ``level`` is written on the 0–255 scale, if known."""
+    number = None if level is None else round(level.mean().item() * 255, DIGITS)
+    row = {"image": image, "set": set_name, "noise": noise, "level": number}
+    return row | {"protocol": protocol, "realisation": realisation}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a ``per_image.csv``: numbers as numbers, an empty cell as None."""
+
+    def value(column: str, text: str) -> Any:
+        if column in LABELS[:-1]:
+            return text
+        try:
+            return int(text) if column == "realisation" else float(text)
+        except ValueError:
+            return text or None
+
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{column: value(column, text) for column, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -74,39 +102,67 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
-def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Set → the number of its images ``n`` and the mean of each numeric column over them."""
+def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Set → the number of its images ``n`` and the mean of each measurement over them.
+
+    A measurement that an image lacks has no mean. With several realisations, ``realisations`` says how many, and
+    ``COLUMN_ci95`` is half the width of the 95 % confidence interval of the mean, from the means of the realisations
+    (Student's t).
+    """
     sets: dict[str, list[Row]] = {}
     for row in rows:
         sets.setdefault(row["set"], []).append(row)
-    columns = [column for column in rows[0] if column not in TEXT_COLUMNS]
-    return {
-        name: {"n": len(group)} | {c: sum(row[c] for row in group) / len(group) for c in columns}
-        for name, group in sets.items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, group in sets.items():
+        draws = sorted({row["realisation"] for row in group})
+        found[name] = {"n": len({row["image"] for row in group})}
+        if len(draws) > 1:
+            found[name]["realisations"] = len(draws)
+        for column in (column for column in rows[0] if column not in LABELS):
+            values = [[row[column] for row in group if row["realisation"] == draw] for draw in draws]
+            if lacking := [v for draw in values for v in draw if not isinstance(v, (int, float))]:
+                found[name][column] = lacking[0]
+                continue
+            of_draws = [sum(draw) / len(draw) for draw in values]
+            found[name][column] = sum(of_draws) / len(draws)
+            if len(draws) > 1:
+                t = scipy.stats.t.ppf(0.975, len(draws) - 1)
+                found[name][f"{column}_ci95"] = t * float(np.std(of_draws, ddof=1)) / math.sqrt(len(draws))
+    return found
 
 
 def table(rows: Sequence[Row], network: str) -> Table:
     """PSNR and SSIM of each baseline and of the network, per image and as the mean of each set."""
     baselines = [column.removesuffix("_psnr") for column in rows[0] if column.endswith("_psnr")]
     prefixes = {**{f"{name}_": name for name in baselines}, "": network}
-    shown = Table(
-        title=f"PSNR (dB) / SSIM, noise {rows[0]['noise']}, protocol {rows[0]['protocol']}", title_justify="left"
-    )
-    shown.add_column("test image")
-    for label in prefixes.values():
-        shown.add_column(label, justify="right", no_wrap=True)
+    metrics = [metric for metric in FORMATS if metric in rows[0]]
+    title = " / ".join(f"{metric.upper()} (dB)" if metric == "psnr" else metric.upper() for metric in metrics)
+    shown = Table(title=f"{title}, noise {rows[0]['noise']}, protocol {rows[0]['protocol']}", title_justify="left")
+    shown.add_column("test image", no_wrap=True)
+    for heading in prefixes.values():
+        shown.add_column(heading, justify="right", no_wrap=True)
+    if timed := "seconds" in rows[0]:
+        shown.add_column("seconds", justify="right", no_wrap=True)
 
     def cells(row: Mapping[str, Any]) -> list[str]:
-        return [f"{row[f'{p}psnr']:.2f} / {row[f'{p}ssim']:.4f}" for p in prefixes]
+        texts = [" / ".join(number(row.get(f"{p}{metric}"), metric) for metric in metrics) for p in prefixes]
+        if "psnr_ci95" in row:
+            texts[-1] += f" (± {row['psnr_ci95']:.3f} dB)"
+        return texts + ([f"{row['seconds']:.3f}"] if timed else [])
 
     for name, mean in means(rows).items():
-        if mean["n"] <= LISTED:
+        if mean["n"] <= LISTED and "realisations" not in mean:
             for row in rows:
                 if row["set"] == name:
                     shown.add_row(row["image"], *cells(row))
-        shown.add_row(f"{name}: mean of {mean['n']}", *cells(mean), style="bold", end_section=True)
+        draws = f" × {mean['realisations']} realisations" if "realisations" in mean else ""
+        shown.add_row(f"{name}: mean of {mean['n']}{draws}", *cells(mean), style="bold", end_section=True)
     return shown
+
+
+def number(value: Any, metric: str) -> str:
+    """A measurement as it is printed; a dash for one that there is not."""
+    return format(value, FORMATS[metric]) if isinstance(value, (int, float)) else "–"
 
 
 def summary(rows: Sequence[Row], module: DenoisingModule, trainer: L.Trainer) -> dict[str, Any]:
@@ -118,6 +174,7 @@ def summary(rows: Sequence[Row], module: DenoisingModule, trainer: L.Trainer) ->
         "protocol": config["protocol"]["name"],
         "seed": config["seed"],
         "eval_seed": config["eval_seed"],
+        "channels": config["channels"],
         "parameters": sum(p.numel() for p in module.network.parameters()),
         "steps": trainer.global_step,
         "precision": str(trainer.precision),

@@ -1,0 +1,144 @@
+"""Results side by side: ``python -m experiments.compare runs/a runs/b sweeps/c``, or ``comparison=PRESET``."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments import resume
+from experiments.cli import UserError, command, did_you_mean, near
+
+log = logging.getLogger(__name__)
+METRICS = ("psnr", "ssim", "lpips")
+AXES = ("method", "model", "trained", "seed", "set", "noise", "level", "protocol", "realisation")
+
+
+def arguments(typed: Sequence[str]) -> list[str]:
+    """``RUN …`` → ``of=[RUN,…]``: paths are what has no key."""
+    paths = [argument for argument in typed if "=" not in argument and not argument.startswith("-")]
+    others = [argument for argument in typed if argument not in paths]
+    return [*others, f"of=[{','.join(resume.quoted(Path(path)) for path in paths)}]"] if paths else others
+
+
+def gather(cfg: DictConfig, run_dir: Path) -> list[Any]:
+    """The sources of a comparison; what a preset lists, and checkpoint files, are evaluated first."""
+    from experiments import comparison, plan
+
+    if (preset := cfg.get("comparison")) is not None:
+        plain: Any = OmegaConf.to_container(preset, resolve=True)
+        return comparison.find([*plan.carry_out(plain, run_dir, str(cfg.data_root)), *cfg.of])
+    if not cfg.of:
+        raise UserError("say what is compared: runs, evaluations, sweeps or checkpoint files, or comparison=PRESET")
+    paths = [Path(path) for path in cfg.of]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise UserError(f"there is no {' and no '.join(missing)}")
+    return comparison.find(
+        plan.evaluated(path, list(cfg.evaluate), run_dir, str(cfg.data_root)) if path.is_file() else path
+        for path in paths
+    )
+
+
+def require_known(asked: Sequence[str], known: Sequence[str], name: str) -> None:
+    """Raises UserError naming the first that is unknown, and what it may have meant."""
+    for one in asked:
+        if one not in known:
+            meant = did_you_mean(one, list(known))
+            raise UserError(f"{name}={list(asked)}: there is no {one!r}{meant}\n  choices: {', '.join(known)}")
+
+
+def costs_of(sources: Sequence[Any], names: Sequence[str], measured: bool) -> dict[str, dict[str, Any]]:
+    """Method → its parameters, training time and, where asked, what :mod:`experiments.cost` measures."""
+    from experiments.cost import measure_apart
+
+    costs: dict[str, dict[str, Any]] = {}
+    for source, name in zip(sources, names, strict=True):
+        if name in costs:
+            continue
+        summary = source.summary
+        costs[name] = {"parameters": summary["parameters"], "size_mb": summary["parameters"] * 4 / 1e6}
+        if source.run and (source.run / "summary.json").exists():
+            run = json.loads((source.run / "summary.json").read_text())
+            costs[name]["train_seconds"] = run.get("train_seconds")
+        if measured:
+            checkpoint = summary.get("checkpoint") or (str(source.run) if source.run else None)
+            config: Any = OmegaConf.to_container(OmegaConf.load(source.folder / "config.yaml"))
+            log.info(f"measuring {name}")
+            costs[name] |= measure_apart(checkpoint, config.get("model") or {}, config["channels"])
+    return costs
+
+
+def methods(sources: Sequence[Any], names: Sequence[str], costs: dict[str, dict[str, Any]], folder: Path) -> list[Any]:
+    """What the report knows of each method."""
+    from experiments import findings
+
+    found: dict[str, dict[str, Any]] = {}
+    for source, name in zip(sources, names, strict=True):
+        one = found.setdefault(
+            name,
+            {"method": name, "kind": source.summary.get("kind", "run"), "folders": [], "seeds": [], "run": None}
+            | {"model": source.attributes["model"], "trained": source.attributes.get("trained")}
+            | dict.fromkeys(findings.COSTS)
+            | costs[name],
+        )
+        one["folders"].append(os.path.relpath(source.folder, folder.resolve()))
+        if source.seed is not None and source.seed not in one["seeds"]:
+            one["seeds"].append(source.seed)
+        if source.run and one["run"] is None:
+            one["run"] = os.path.relpath(source.run, folder.resolve())
+    return list(found.values())
+
+
+@command("compare", arguments)
+def main(cfg: DictConfig) -> None:
+    run_dir = near(HydraConfig.get().runtime.output_dir)
+    require_known(cfg.metrics, METRICS, "metrics")
+    sources = gather(cfg, run_dir)
+
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from datamodules.files import write_text
+    from experiments import comparison, findings, plots, provenance
+
+    names, rows = comparison.labels(sources), comparison.frame(sources)
+    axes = list(dict.fromkeys([*AXES, *(key for source in sources for key in source.attributes)]))
+    require_known([*cfg.rows, *cfg.columns], axes, "rows and columns")
+    require_known([cfg.baseline] if cfg.baseline else [], list(dict.fromkeys(names)), "baseline")
+    down, across = list(cfg.rows), list(cfg.columns)
+    across += [key for key in ("protocol",) if key not in [*down, *across]]
+    metrics = [metric for metric in cfg.metrics if metric in rows and rows[metric].notna().any()]
+    means = comparison.means(rows, [*down, *across], metrics)
+    each = comparison.means(rows, ["method", "model", "set", "noise", "level", "channels", "protocol"], ["psnr"])
+    each = each[(each["method"] != comparison.NOISY) & each["psnr"].notna()]
+    costs = costs_of(sources, names, cfg.cost)
+    tables = [findings.means_table(means, down, across, metrics, costs)]
+    if len(each):
+        best = str(each.groupby("method", sort=False)["psnr"].mean().idxmax())
+        tables += filter(None, (findings.difference_table(rows, cfg.baseline or best), findings.published_table(each)))
+
+    drawn = []
+    for number, (title, figure) in enumerate(findings.figures(rows, costs).items(), start=1):
+        plots.save(figure, run_dir / f"figure-{number}.png")
+        drawn.append({"title": title, "file": f"figure-{number}.png"})
+    preset: Any = cfg.get("comparison") or {}
+    facts = {"title": preset.get("title", " · ".join(dict.fromkeys(names))), "description": ""}
+    facts |= {"methods": methods(sources, names, costs, run_dir), "tables": [one.plain() for one in tables]}
+    facts |= {"figures": drawn, "hardware": provenance.hardware(), "versions": provenance.versions()}
+    facts |= {"commit": provenance.commit()}
+    write_text(run_dir / "per_image.csv", rows[rows["method"] != comparison.NOISY].to_csv(index=False))
+    write_text(run_dir / "means.csv", means.to_csv(index=False))
+    write_text(run_dir / "table.csv", tables[0].csv())
+    write_text(run_dir / "table.md", "\n".join(one.markdown() for one in tables))
+    write_text(run_dir / "table.tex", "\n".join(one.latex() for one in tables))
+    write_text(run_dir / "comparison.json", json.dumps(facts, indent=2, ensure_ascii=False, default=float) + "\n")
+    Console().print(Markdown("\n".join(one.markdown() for one in tables)))
+    log.info(f"tables      {run_dir / 'table.md'}, .tex, .csv")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Rows of several runs and evaluations side by side: what they are of, their means, and whether they differ."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from omegaconf import OmegaConf
+
+from experiments import resume
+from experiments.cli import UserError
+from experiments.results import Row, read_rows
+
+SAME_ROW = ["method", "seed", "set", "noise", "protocol", "image", "realisation"]  # what a measurement is of
+TRAINING = ("data", "loss", "optimizer", "scheduler")  # axes beside the model and the noise
+NOISY = "noisy"  # the method that does nothing
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of rows: a training run's or an evaluation's.
+
+    Args:
+        folder: holds ``per_image.csv`` and ``summary.json``.
+        summary: what that file says.
+        run: the folder of the training run behind it, if it is known.
+        attributes: what was chosen, key → text: ``model``, ``trained`` (its noise), axes, and what was typed.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    run: Path | None
+    attributes: dict[str, str]
+
+    @property
+    def seed(self) -> int | None:
+        return self.summary.get("seed")
+
+
+def find(paths: Iterable[str | Path]) -> list[Source]:
+    """The runs and evaluations at and below the paths, each once, in the order of the paths.
+
+    Raises:
+        UserError: a path with none.
+    """
+    folders: dict[Path, None] = {}
+    for path in map(Path, paths):
+        found = [file.parent for file in sorted(path.rglob("summary.json")) if (file.parent / "per_image.csv").exists()]
+        if not found:
+            raise UserError(
+                f"{path}: no results there; looked for summary.json and per_image.csv, which train.py and "
+                "experiments.evaluate write when they have ended"
+            )
+        folders |= dict.fromkeys(folder.resolve() for folder in found)
+    return [source(folder) for folder in folders]
+
+
+def source(folder: Path) -> Source:
+    """The run or evaluation in a folder."""
+    summary = json.loads((folder / "summary.json").read_text())
+    if summary.get("kind") != "evaluation":
+        axes = summary["axes"]
+        attributes = {"model": axes["model"], "trained": axes["noise"]} | {key: axes[key] for key in TRAINING}
+        return Source(folder, summary, folder, attributes | typed(folder))
+    attributes = {key: summary[key] for key in ("model", "trained") if summary[key]}
+    if not summary["checkpoint"]:
+        return Source(folder, summary, None, attributes | typed(folder))
+    run = Path(summary["checkpoint"]).resolve()
+    run = run.parent.parent if run.is_file() else run
+    if not (run / "config.yaml").is_file():
+        return Source(folder, summary, None, attributes)
+    config: Any = OmegaConf.load(run / "config.yaml")
+    attributes |= {key: config.axes[key] for key in TRAINING}
+    return Source(folder, summary, run, attributes | typed(run))
+
+
+def typed(run: Path) -> dict[str, str]:
+    """What the command line of a run set beside axes and seed, and decides its result."""
+    overrides = (override.lstrip("+~").partition("=") for override in resume.started_with(run).values())
+    return {
+        key: value
+        for key, _, value in overrides
+        if "." in key
+        and not any(f"{key}.".startswith(f"{harmless}.") for harmless in resume.HARMLESS)
+        and not key.startswith(("data.", "noise.", "protocol."))
+    }
+
+
+def labels(sources: Sequence[Source]) -> list[str]:
+    """A method's name for each source: its model, and what tells it from others of the same model, seeds aside."""
+    names = []
+    for one in sources:
+        rivals = [other.attributes for other in sources if other.attributes["model"] == one.attributes["model"]]
+        keys = dict.fromkeys(key for rival in rivals for key in rival if key != "model")
+        telling = [key for key in keys if len({rival.get(key) for rival in rivals}) > 1 and key in one.attributes]
+        parts = [
+            f"{key.rpartition('.')[2]}={one.attributes[key]}" if "." in key else one.attributes[key] for key in telling
+        ]
+        names.append(" ".join([one.attributes["model"], *parts]))
+    return names
+
+
+def frame(sources: Sequence[Source]) -> pd.DataFrame:
+    """The rows of all sources, each with its ``method``, ``seed``, ``folder`` and attributes, and those of ``noisy``.
+
+    A measurement that several sources have, a run and an evaluation of its checkpoint, is taken from the last.
+    """
+    rows: list[Row] = []
+    for one, method in zip(sources, labels(sources), strict=True):
+        own = {"method": method, "seed": one.seed, "folder": str(one.folder)} | one.attributes
+        rows += [
+            own | {"channels": one.summary.get("channels")} | row | {"trained": own.get("trained")}
+            for row in read_rows(one.folder / "per_image.csv")
+        ]
+    noisy = [
+        row
+        | {"method": NOISY, "model": NOISY, "seed": None, "trained": None, "seconds": 0.0}
+        | {metric: row.get(f"noisy_{metric}") for metric in ("psnr", "ssim", "lpips")}
+        for row in rows
+    ]
+    everything = pd.DataFrame([*noisy, *rows])
+    return everything.drop_duplicates(SAME_ROW, keep="last").reset_index(drop=True)
+
+
+def means(rows: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """For each combination of the axes: the mean over images and realisations of each metric.
+
+    With several seeds it is the mean of their means, and ``METRIC_std`` their standard deviation (n − 1); ``images``
+    and ``seeds`` say how many there are. A metric that some image lacks has none.
+    """
+    found = []
+    for key, group in rows.groupby(list(axes), sort=False, dropna=False):
+        of_seeds = [part for _, part in group.groupby("seed", dropna=False)]
+        row: dict[str, Any] = dict(zip(axes, key, strict=True)) | {
+            "images": group["image"].nunique(),
+            "seeds": len(of_seeds),
+        }
+        for metric in metrics:
+            values = [pd.to_numeric(part[metric], errors="coerce") for part in of_seeds]
+            complete = not any(part.isna().any() for part in values)
+            centre = [part.mean() for part in values] if complete else [np.nan]
+            row |= {
+                metric: float(np.mean(centre)),
+                f"{metric}_std": float(np.std(centre, ddof=1)) if len(centre) > 1 else np.nan,
+            }
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def differences(rows: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+    """Each method against the baseline, image by image: the paired differences of each set, noise and protocol.
+
+    An image's value is its mean over seeds and realisations. ``difference`` is the mean over the images that both have,
+    ``ci95`` half the width of its 95 % confidence interval (Student's t), ``better`` the number of images on which the
+    method wins, ``p`` the two-sided Wilcoxon signed-rank test's.
+    """
+    keys = ["set", "noise", "protocol"]
+    values = rows.assign(value=pd.to_numeric(rows[metric], errors="coerce")).dropna(subset=["value"])
+    values = values[np.isfinite(values["value"])]
+    of_images = values.groupby([*keys, "method", "image"], sort=False)["value"].mean()
+    found = []
+    for key, group in of_images.groupby(keys, sort=False):
+        table = group.droplevel(keys).unstack("method")
+        if baseline not in table:
+            continue
+        for method in (name for name in table if name not in (baseline, NOISY)):
+            paired = (table[method] - table[baseline]).dropna()
+            n = len(paired)
+            better = paired > 0 if metric != "lpips" else paired < 0
+            row = dict(zip(keys, key, strict=True)) | {"method": method, "baseline": baseline, "images": n}
+            row |= {"difference": paired.mean(), "ci95": np.nan, "better": int(better.sum()), "p": np.nan}
+            if n > 1 and paired.any():
+                row["ci95"] = scipy.stats.t.ppf(0.975, n - 1) * paired.std(ddof=1) / np.sqrt(n)
+                row["p"] = scipy.stats.wilcoxon(paired).pvalue
+            found.append(row)
+    return pd.DataFrame(found)
+
+
+def mismatch(means: pd.DataFrame) -> pd.DataFrame:
+    """Means by ``trained``, ``noise`` and ``level`` → training noise × test noise, both by the level of that noise."""
+    grid = means.sort_values("level").pivot_table(index="trained", columns="noise", values="psnr", sort=False)
+    known = [name for name in grid.columns if name in grid.index]
+    return grid.reindex([*known, *(name for name in grid.index if name not in known)])

@@ -1,0 +1,91 @@
+"""What a denoiser costs: multiplications, time and memory for a 256×256 image, measured in a process of its own."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+SIZE = 256  # pixels at each side
+REPEATS, LIMIT = 7, 10.0  # runs, of which the median is taken; seconds after which no other is begun
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def measure_apart(checkpoint: str | None, model: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """:func:`measure` of a checkpoint or of a model's configuration, in a fresh process whose memory is its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_measure, checkpoint, dict(model), channels).result()
+
+
+def _measure(checkpoint: str | None, model: dict[str, Any], channels: int) -> dict[str, Any]:
+    from hydra.utils import instantiate
+
+    from denoisers.checkpoint import network_of, read
+
+    return measure(network_of(read(checkpoint)) if checkpoint else instantiate(model), channels)
+
+
+def measure(network: nn.Module, channels: int) -> dict[str, Any]:
+    """``parameters``; ``size_mb`` of them in float32; ``macs``; ``cpu_ms``, ``gpu_ms``; ``peak_mb`` (10⁶ bytes).
+
+    Of one image 256×256 in float32. ``macs`` are multiply–accumulates of convolutions and matrix products, None for
+    methods that make none. Memory is what the process takes beyond what it had before, on the CPU, None where the
+    system does not tell; ``gpu_ms`` is None without a GPU.
+    """
+    from denoisers.layers import channels_last
+
+    network = channels_last(network.eval())
+    parameters = sum(p.numel() for p in network.parameters())
+    noisy, level = torch.rand(1, channels, SIZE, SIZE), torch.full((1, 1, 1, 1), 0.1)
+    with torch.inference_mode():
+        network(noisy[..., :32, :32].contiguous(), level)  # loads libraries
+        peak = peak_memory(network, noisy, level)
+        cpu_ms = milliseconds(network, noisy, level)
+        with FlopCounterMode(display=False) as counter:
+            network(noisy, level)
+        gpu_ms = None
+        if torch.cuda.is_available() and parameters:
+            gpu_ms = milliseconds(network.cuda(), noisy.cuda(), level.cuda())
+    return {
+        "parameters": parameters,
+        "size_mb": parameters * 4 / 1e6,
+        "macs": counter.get_total_flops() // 2 or None,
+        "cpu_ms": cpu_ms,
+        "gpu_ms": gpu_ms,
+        "peak_mb": peak,
+    }
+
+
+def milliseconds(network: nn.Module, noisy: Tensor, level: Tensor) -> float:
+    """The median time of an estimate."""
+    times: list[float] = []
+    while len(times) < 2 or (len(times) <= REPEATS and sum(times) < LIMIT):
+        started = time.perf_counter()
+        network(noisy, level)
+        if noisy.is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:]) * 1e3  # the first one warms up
+
+
+def peak_memory(network: nn.Module, noisy: Tensor, level: Tensor) -> float | None:
+    """By how many megabytes an estimate raises the process's resident memory at most (Linux)."""
+    try:
+        CLEAR.write_text("5")  # the peak begins anew
+        before = resident("VmRSS")
+        network(noisy, level)
+        return (resident("VmHWM") - before) / 1e6
+    except (OSError, StopIteration):
+        return None
+
+
+def resident(field: str) -> int:
+    """A field of the process's status, in bytes."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,173 @@
+"""Scores a denoiser: ``python -m experiments.evaluate checkpoint=RUN_OR_FILE data=bsd68 noise=sigma25``."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.cli import UserError, command, did_you_mean, near, plain
+
+log = logging.getLogger(__name__)
+METRICS = ("psnr", "ssim", "lpips")
+
+
+def require_question(cfg: DictConfig) -> None:
+    """Raises UserError unless it is said what is scored, and by what."""
+    if (cfg.checkpoint is None) == (cfg.get("model") is None):
+        raise UserError("say what is evaluated: either checkpoint=RUN_OR_FILE, or model=NAME with nothing to train")
+    for metric in cfg.metrics:
+        if metric not in METRICS:
+            raise UserError(
+                f"metrics={list(cfg.metrics)}: there is no metric {metric!r}{did_you_mean(str(metric), METRICS)}"
+                f"\n  choices: {', '.join(METRICS)}"
+            )
+    if cfg.processes is not None and (not isinstance(cfg.processes, int) or cfg.processes < 1):
+        raise UserError(f"processes={cfg.processes}: must be a whole number from 1, or null")
+
+
+def noise_name(choice: str, noise: Mapping[str, Any]) -> str:
+    """A noise as rows name it: its choice, and the values in which it is not that choice's own."""
+    base: Any = plain(hydra.compose("train", [f"noise={choice}"]).noise)
+    return " ".join([choice, *(f"{key}={value}" for key, value in noise.items() if base.get(key) != value)])
+
+
+def covers(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether the noise that a network was trained with contains the one that is asked for, number by number."""
+    if trained["_target_"] != asked["_target_"]:
+        return False
+
+    def ends(value: Any) -> tuple[float, float]:
+        return (min(value), max(value)) if isinstance(value, list) else (value, value)
+
+    numbers = [(ends(trained[key]), ends(asked[key])) for key in asked if key in trained and key != "_target_"]
+    return all(low <= first and last <= high for (low, high), (first, last) in numbers)
+
+
+def load(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
+    """The network that is scored, and the facts of its row labels: ``model``, ``trained``, ``seed``, ``warning`` …"""
+    from hydra.utils import instantiate
+
+    from denoisers.checkpoint import find, network_of, read
+    from denoisers.layers import channels_last
+
+    if cfg.checkpoint is None:
+        network = instantiate(cfg.model)
+        if any(True for _ in network.parameters()):
+            raise UserError(f"model={cfg.axes.model} has weights to learn: give checkpoint=RUN_OR_FILE")
+        return network.eval(), {"model": cfg.axes.model, "checkpoint": None, "trained": None, "warning": None}
+    path = find(cfg.checkpoint)
+    content = read(path)
+    config = content["record"]["config"]
+    typed = [override.split("=")[0] for override in HydraConfig.get().overrides.task]
+    if "channels" not in typed:
+        cfg.channels = config["channels"]
+    elif cfg.channels != config["channels"]:
+        raise UserError(f"channels={cfg.channels}: the network of {near(path)} takes {config['channels']}")
+    facts = {"model": config["axes"]["model"], "checkpoint": str(near(path)), "seed": config["seed"], "warning": None}
+    facts["trained"] = noise_name(config["axes"]["noise"], config["noise"])
+    asked: Any = plain(cfg.noise)
+    if asked["_target_"] != "datamodules.noise.none.NoNoise" and not covers(config["noise"], asked):
+        facts["warning"] = (
+            f"{facts['model']} was trained on {facts['trained']} and is asked for {noise_name(cfg.axes.noise, asked)}: "
+            f"these are not its best numbers; every row says trained={facts['trained']}"
+        )
+    data, same = config.get("data", {}), ("path", "clean", "noisy")
+    if cfg.data.get("fractions") == [0, 0, 1] and any(data.get(k) and data.get(k) == cfg.data.get(k) for k in same):
+        log.warning(
+            "WARNING: the network was trained on images of this folder: add data.fractions="
+            f"{str(list(data['fractions'])).replace(' ', '')} to score those that were held out"
+        )
+    return channels_last(network_of(content)), facts
+
+
+def find_lpips(cfg: DictConfig) -> Any:
+    """LPIPS, or None where it is not asked for or its weights are missing, which is said."""
+    from hydra.utils import instantiate
+
+    from denoisers.perceptual import LPIPS
+
+    if "lpips" not in cfg.metrics:
+        return None
+    if missing := LPIPS.missing(net=cfg.lpips.net, directory=cfg.lpips.directory):
+        log.info(f"LPIPS is unavailable: there is no {' and no '.join(map(str, missing))}")
+        return None
+    return instantiate(cfg.lpips).eval()
+
+
+@command("evaluate")
+def main(cfg: DictConfig) -> None:
+    require_question(cfg)  # before what takes seconds to import
+
+    import torch
+    from hydra.utils import instantiate
+    from rich.console import Console
+    from rich.progress import track
+
+    from datamodules.checks import check_headers, refuse_doubled_noise
+    from datamodules.files import write_text
+    from experiments import provenance, results, scoring
+
+    started = time.monotonic()
+    run_dir = near(HydraConfig.get().runtime.output_dir)
+    cfg.run_dir = str(run_dir)
+    if (run_dir / "summary.json").exists():
+        raise UserError(f"run_dir={run_dir} already holds results, which stay as they are: choose another run_dir")
+    network, facts = load(cfg)
+    parameters = sum(p.numel() for p in network.parameters())
+    splits = instantiate(cfg.data.splits)
+    noise = instantiate(cfg.noise)
+    refuse_doubled_noise(splits.test, noise)
+    asked: Any = plain(cfg.noise)
+    task = scoring.Scoring(
+        network=network,
+        channels=cfg.channels,
+        noise=noise,
+        noise_name=noise_name(cfg.axes.noise, asked),
+        realisation=instantiate(cfg.protocol.realisation),
+        score=instantiate(cfg.protocol.score),
+        protocol=cfg.protocol.name,
+        lpips=find_lpips(cfg),
+        metrics=list(cfg.metrics),
+        eval_seed=cfg.eval_seed,
+        headers=check_headers(splits, cfg.channels),
+        pictures=run_dir / "pictures" / "test" if cfg.pictures else None,
+        trained=facts["trained"],
+    )
+    if facts["warning"]:
+        log.warning(f"WARNING: {facts['warning']}")
+    available = torch.cuda.device_count() or (1 if parameters else torch.get_num_threads())
+    processes = min(cfg.processes or available, len(splits.test))
+
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([*HydraConfig.get().overrides.task])))
+    count = len(splits.test) * task.realisation.draws
+    title = facts["model"] + (f" (trained on {facts['trained']})" if facts["trained"] else "")
+    rows = list(track(scoring.rows(task, splits.test, processes), title, count, console=Console(), transient=True))
+    results.write_rows(run_dir / "per_image.csv", rows)
+    summary = {"kind": "evaluation", "name": f"{facts['model']}-{cfg.axes.data}-{task.noise_name}", **facts}
+    summary |= {
+        "axes": OmegaConf.to_container(cfg.axes, resolve=True),
+        "data": cfg.axes.data,
+        "noise": task.noise_name,
+        "protocol": task.protocol,
+    }
+    summary |= {
+        "channels": cfg.channels,
+        "eval_seed": cfg.eval_seed,
+        "parameters": parameters,
+        "results": results.means(rows),
+    }
+    summary |= {"processes": processes, "hardware": provenance.hardware(), "versions": provenance.versions()}
+    summary |= {"commit": provenance.commit(), "wall_seconds": round(time.monotonic() - started, 1)}
+    results.write_summary(run_dir / "summary.json", summary)
+    Console().print(results.table(rows, title))
+    log.info(f"pictures    {run_dir / 'pictures' / 'test'}" if cfg.pictures else "no pictures")
+    log.info(f"rows        {run_dir / 'per_image.csv'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""What an evaluation does to each image, in this process or shared out over several."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.catalog import Item
+from datamodules.checks import Headers
+from datamodules.images import decode_as, to_tensor
+from datamodules.noise.base import Noise, rms
+from datamodules.realisation import ContentSeeded
+from datamodules.workers import leave_signals_to_parent
+from denoisers.metrics import Score, saved
+from denoisers.tiles import tiled
+from experiments.cli import UserError
+from experiments.results import DIGITS, UNAVAILABLE, Row, label
+from experiments.strips import file_name, write
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Scoring:
+    """Scores a network on one image at a time, so that nothing but the image and the seed can change its row.
+
+    Args:
+        network: ``network(noisy, level) -> estimate``, in evaluation mode.
+        channels: 1 or 3, that images are read with.
+        noise, noise_name: clean → noisy, and what rows call it.
+        realisation, score, protocol: the two halves of the protocol, and its name.
+        lpips: (estimate, clean) → [B], or None where its weights are missing.
+        metrics: of ``psnr``, ``ssim`` and ``lpips``.
+        eval_seed: of the noise.
+        headers: of the images' files.
+        pictures: the folder of pictures, or None.
+        trained: the noise that the network was trained with, or None; part of each row.
+    """
+
+    network: nn.Module
+    channels: int
+    noise: Noise
+    noise_name: str
+    realisation: ContentSeeded
+    score: Score
+    protocol: str
+    lpips: nn.Module | None
+    metrics: Sequence[str]
+    eval_seed: int
+    headers: Headers
+    pictures: Path | None
+    trained: str | None
+
+    def prepare(self, device: torch.device) -> None:
+        """Moves to a device, where a first small estimate pays for what only the first one costs."""
+        self.device = device
+        self.network.to(device)
+        if self.lpips is not None:
+            self.lpips.to(device)
+        small = torch.full((1, self.channels, 32, 32), 0.5, device=device)
+        self.estimate(small, torch.full((1, 1, 1, 1), 0.1, device=device))
+
+    def __call__(self, item: Item, draw: int) -> Row:
+        """The row of one image and realisation; writes the pictures of its first one."""
+        read = {
+            view: to_tensor(decode_as(path, self.headers[path], self.channels)) for view, path in item.views.items()
+        }
+        clean = read.get("clean")
+        if "noisy" in read:
+            noisy = read["noisy"]
+            level = None if clean is None else rms((noisy - clean)[None].square())[0]
+        else:
+            noisy, level = self.realisation(self.noise, read["clean"], self.eval_seed, draw)
+        started = time.perf_counter()
+        estimate = self.estimate(noisy[None], None if level is None else level[None])[0]
+        seconds = time.perf_counter() - started
+        row = label(item.name, item.set, self.noise_name, level, self.protocol, draw) | {"trained": self.trained}
+        row |= self.measured(estimate, clean) | {"seconds": round(seconds, DIGITS)}
+        row |= {f"noisy_{metric}": value for metric, value in self.measured(noisy, clean).items()}
+        if self.pictures and draw == 0:
+            views = {"clean": clean} if clean is not None else {}
+            write({**views, "noisy": noisy, "estimate": estimate}, self.pictures / item.set / file_name(item.name))
+        return row
+
+    @torch.inference_mode()
+    def estimate(self, noisy: Tensor, level: Tensor | None) -> Tensor:
+        """[1, C, H, W] on the CPU → the estimate on the CPU, waited for."""
+        level = level if level is None else level.to(self.device)
+        return tiled(self.network, noisy.to(self.device), level).float().cpu()
+
+    @torch.inference_mode()
+    def measured(self, estimate: Tensor, clean: Tensor | None) -> Row:
+        """Metric → value of an image [C, H, W]; None without a clean image, for nothing is invented."""
+        if clean is None:
+            return dict.fromkeys(self.metrics)
+        functions = {"psnr": self.score.psnr, "ssim": self.score.ssim, "lpips": self.perceptual}
+        values = {metric: functions[metric](estimate[None], clean[None]) for metric in self.metrics}
+        return {m: v if isinstance(v, str) else round(v.item(), DIGITS) for m, v in values.items()}
+
+    def perceptual(self, estimate: Tensor, clean: Tensor) -> Tensor | str:
+        """LPIPS of what a file would hold, [B]."""
+        if self.lpips is None:
+            return UNAVAILABLE
+        return self.lpips(saved(estimate, self.score.quantize).to(self.device), clean.to(self.device))
+
+
+_scoring: Scoring  # of a process that shares the work
+
+
+def _begin(scoring: Scoring, numbers: Any, threads: int) -> None:
+    global _scoring
+    leave_signals_to_parent(0)
+    torch.set_num_threads(threads)
+    with numbers.get_lock():
+        numbers.value += 1
+        number = numbers.value - 1
+    _scoring = scoring
+    _scoring.prepare(device_of(number))
+
+
+def _score(item: Item, draw: int) -> Row:
+    return _scoring(item, draw)
+
+
+def device_of(number: int) -> torch.device:
+    """The device of a process: the GPUs in turn, or the CPU."""
+    gpus = torch.cuda.device_count()
+    return torch.device("cuda", number % gpus) if gpus else torch.device("cpu")
+
+
+def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Iterator[Row]:
+    """The rows of the items, in their order, each realisation after the other, as they are done.
+
+    Raises:
+        UserError: a process has died.
+    """
+    tasks = [(item, draw) for item in items for draw in range(scoring.realisation.draws if item.clean else 1)]
+    if processes == 1:
+        scoring.prepare(device_of(0))
+        yield from (scoring(*task) for task in tasks)
+        return
+    threads = max(1, torch.get_num_threads() // processes)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # what the processes' libraries look at when they start
+    context = get_context("spawn")
+    try:
+        with ProcessPoolExecutor(processes, context, _begin, (scoring, context.Value("i", 0), threads)) as pool:
+            try:
+                yield from pool.map(_score, *zip(*tasks, strict=True))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in active_children():
+                    process.kill()
+                raise
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of {processes} processes has died, perhaps for want of memory: try fewer, processes=1"
+        ) from error

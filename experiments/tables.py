@@ -1,0 +1,63 @@
+"""A table, as Markdown, LaTeX and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "σ": r"$\sigma$", "×": r"$\times$", "–": "--", "−": "$-$"}
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, columns and rows of text.
+
+    Args:
+        best: (row, column) of the cells that are set in bold.
+        note: what stands below.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    best: frozenset[tuple[int, int]] = field(default=frozenset())
+
+    def plain(self) -> dict[str, Any]:
+        """As plain containers, for JSON."""
+        return {"title": self.title, "note": self.note, "columns": [*self.columns], "rows": [[*r] for r in self.rows]}
+
+    def markdown(self) -> str:
+        """GitHub's: figures to the right."""
+        aligned = ["---" if i == 0 else "---:" for i in range(len(self.columns))]
+        body = [
+            [f"**{c}**" if (i, j) in self.best else c for j, c in enumerate(row)] for i, row in enumerate(self.rows)
+        ]
+        lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in (self.columns, aligned, *body)]
+        return "\n".join([f"**{self.title}**", "", *lines, *(["", self.note] if self.note else [])]) + "\n"
+
+    def latex(self) -> str:
+        """A ``table`` that needs no package."""
+
+        def line(cells: Sequence[str]) -> str:
+            return "  " + " & ".join(cells) + r" \\"
+
+        def cell(i: int, j: int, text: str) -> str:
+            escaped = text.translate(LATEX)
+            return rf"\textbf{{{escaped}}}" if (i, j) in self.best else escaped
+
+        body = [line([cell(i, j, text) for j, text in enumerate(row)]) for i, row in enumerate(self.rows)]
+        caption = " ".join(filter(None, (f"{self.title}.", self.note))).translate(LATEX)
+        head = line([column.translate(LATEX) for column in self.columns])
+        form = "l" + "r" * (len(self.columns) - 1)
+        begin = [r"\begin{table}", rf"  \caption{{{caption}}}", rf"  \begin{{tabular}}{{{form}}}", r"  \hline"]
+        return "\n".join([*begin, head, r"  \hline", *body, r"  \hline", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+    def csv(self) -> str:
+        """Comma-separated values, title and note left out."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue()
