@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import backbones
 import hydra
 import pytest
 import torch
@@ -48,6 +49,14 @@ def compose() -> Callable[..., DictConfig]:
         return cfg
 
     return composed
+
+
+@pytest.fixture(scope="session")
+def weights_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root that holds random weights for the losses that look for published ones."""
+    root = tmp_path_factory.mktemp("data_root")
+    backbones.write(root / "weights" / "lpips", "squeeze", "vgg")
+    return root
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import math
 
+import backbones
 import numpy as np
 import pytest
 import torch
@@ -61,8 +62,8 @@ def test_ssim_below_its_window_says_so():
 
 
 @pytest.mark.parametrize("loss", choices("loss"))
-def test_losses(compose, loss):
-    criterion = instantiate(compose(f"loss={loss}").loss)
+def test_losses(compose, weights_root, loss):
+    criterion = instantiate(compose(f"loss={loss}", f"data_root={weights_root}").loss)
     clean, noise = torch.rand(2, 3, 24, 24), torch.randn(2, 3, 24, 24)
     weak = (clean + 0.05 * noise).requires_grad_()
     criterion(weak, clean).backward()
@@ -72,15 +73,23 @@ def test_losses(compose, loss):
     assert criterion(clean, clean) < criterion(weak, clean) < criterion(clean + 0.2 * noise, clean)
 
 
-def test_loss_values_by_hand(compose):
+def test_loss_values_by_hand(compose, weights_root):
     estimate, clean = torch.rand(2, 1, 20, 20), torch.rand(2, 1, 20, 20)
     a, b = estimate.double().numpy(), clean.double().numpy()
-    value = {name: instantiate(compose(f"loss={name}").loss)(estimate, clean).item() for name in choices("loss")}
+    value = {
+        name: instantiate(compose(f"loss={name}", f"data_root={weights_root}").loss)(estimate, clean).item()
+        for name in choices("loss")
+    }
     assert value["mse"] == pytest.approx(((a - b) ** 2).mean(), rel=1e-5)
     assert value["l1"] == pytest.approx(np.abs(a - b).mean(), rel=1e-5)
     assert value["charbonnier"] == pytest.approx(np.sqrt((a - b) ** 2 + 1e-6).mean(), rel=1e-5)
     assert value["ssim"] == pytest.approx(1 - ssim(estimate, clean).mean().item(), rel=1e-5)
     assert value["l1_ssim"] == pytest.approx(0.16 * value["l1"] + 0.84 * value["ssim"], rel=1e-5)
+    vgg, squeeze = backbones.random_backbone("vgg"), backbones.random_backbone("squeeze")
+    a, b = (backbones.activations("vgg", vgg, 2 * image - 1)["relu3_3"] for image in (estimate, clean))
+    assert value["perceptual"] == pytest.approx((a - b).square().mean().item(), rel=1e-5)
+    distances = backbones.lpips("squeeze", squeeze, backbones.random_heads("squeeze"), estimate, clean)
+    assert value["lpips"] == pytest.approx(distances.mean().item(), rel=1e-5)
 
 
 def rates(compose, scheduler, *overrides, steps=100, epochs=10):

@@ -53,7 +53,7 @@ def tiny(tmp_path_factory):
     return [
         "data=folder",
         f"data.path={folder}",
-        "data.patch_size=16",
+        "data.patch_size=20",  # LPIPS needs 17
         "data.crops_per_image=4",
         "data.batch_size=4",
         "trainer.max_steps=2",
@@ -76,8 +76,9 @@ def fit(compose, tmp_path, *overrides, **options):
 
 
 @pytest.mark.parametrize("row", covering_combinations(), ids=lambda row: "-".join(row.values()))
-def test_every_pair_of_choices_trains(compose, tiny, tmp_path, row):
-    overrides = [f"{key}={value}" for key, value in row.items()] + ["model.num_features=4"]
+def test_every_pair_of_choices_trains(compose, tiny, weights_root, tmp_path, row):
+    overrides = [f"{key}={value}" for key, value in row.items()]
+    overrides += ["model.num_features=4", f"data_root={weights_root}"]
     _, module, trainer = fit(compose, tmp_path, *tiny, *overrides)
     assert trainer.global_step == 2
     assert trainer.callback_metrics["train/loss"].isfinite()
