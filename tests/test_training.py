@@ -109,19 +109,6 @@ def test_every_preset_composes_and_its_keys_win(compose, preset):
             assert OmegaConf.select(cfg, key) == value
 
 
-def test_the_paper_preset_is_two_models_at_sigma_50(compose):
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose("train", ["experiment=xdncnn_paper"], return_hydra_config=True)
-    assert cfg.hydra.mode.name == "MULTIRUN"
-    assert cfg.hydra.sweeper.params.model == "dncnn,xdncnn"
-    assert cfg.noise.sigma == 50
-    assert cfg.data.channels == 3
-
-
 @pytest.mark.parametrize(
     ("typed", "steps", "epochs"),
     [
