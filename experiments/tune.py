@@ -76,12 +76,14 @@ def main(cfg: DictConfig) -> None:
     metric = instantiate(cfg.protocol.score)
     methods = [instantiate(cfg.model, **{name: value}) for value in values]
     columns: dict[str, list[float]] = {}  # σ → mean PSNR of each value
+    one_thread()
     with ProcessPoolExecutor(cfg.workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+        each = pool.map if cfg.workers > 1 else map
         for sigma in cfg.sigmas or [None]:
             pairs = noisy_pairs(cfg, sigma)
             level = np.mean([pair[2].mean().item() * 255 for pair in pairs])
             tasks = [(method, metric, pair) for method in methods for pair in pairs]
-            found = np.array(list(pool.map(score, tasks, chunksize=4))).reshape(len(methods), len(pairs))
+            found = np.array(list(each(score, tasks))).reshape(len(methods), len(pairs))
             columns[f"{level:.4g}"] = found.mean(axis=1).tolist()
 
     table = Table(

@@ -24,11 +24,13 @@ def choices(group: str) -> list[str]:
 
 
 def learns(model: str) -> bool:
-    """Whether a choice of the model axis has anything to train; from its text, for imports take seconds."""
-    return not any(f"_target_: {place}" in (CONF / "model" / f"{model}.yaml").read_text() for place in UNTRAINED)
+    """Whether a choice of the model axis has anything to train; as its file says it, for imports take seconds."""
+    cfg = OmegaConf.load(CONF / "model" / f"{model}.yaml")
+    if "_target_" not in cfg:
+        return learns(cfg.defaults[0])
+    return not cfg._target_.startswith(("denoisers.classical.", "denoisers.networks.identity."))
 
 
-UNTRAINED = ("denoisers.classical.", "denoisers.networks.identity.")
 TRAINABLE = [name for name in choices("model") if learns(name)]
 
 

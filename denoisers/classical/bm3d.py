@@ -31,9 +31,7 @@ class BM3D(Classical):
 
     def clean(self, image: np.ndarray, sigma: float) -> np.ndarray:
         bm3d = package()
-        profile = bm3d.BM3DProfile()
-        profile.lambda_thr3d = 2.7
-        profile.nf = 0
+        profile = bm3d.BM3DProfile()  # the normal one, which gives the published values
         profile.num_threads = 1  # more would add up in another order each time
         if image.ndim == 2:
             return bm3d.bm3d(image, sigma, profile)

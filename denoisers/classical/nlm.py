@@ -28,7 +28,7 @@ class NonLocalMeans(Classical):
         h: float | Mapping[float, float],
         sigma: Sigma = "given",
         patch_size: int = 5,
-        patch_distance: int = 10,
+        patch_distance: int = 6,
     ) -> None:
         super().__init__(sigma=sigma)
         require_odd(patch_size=patch_size)

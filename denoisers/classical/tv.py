@@ -12,8 +12,8 @@ from denoisers.layers import require_positive
 class TotalVariation(Classical):
     """The image that is near the noisy one and of small total variation (Rudin, Osher and Fatemi, Physica D 1992).
 
-    Found by Chambolle's iteration (J. Math. Imaging Vis. 2004), by scikit-image; of colour images the variation is that
-    of all channels together.
+    Found by Chambolle's iteration (J. Math. Imaging Vis. 2004), by scikit-image, which takes each channel of a colour
+    image by itself.
 
     Args:
         weight: of the total variation, in units of σ; or by noise level, in between which it is interpolated.
