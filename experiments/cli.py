@@ -256,7 +256,7 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig) and not node._is_none():
         if "_target_" in node:
             yield path, node
-        for key in map(str, node):
+        for key in (key for key in node if isinstance(key, str)):  # not the numbers of a mapping from noise levels
             # what is interpolated stands elsewhere under its own name
             if not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key):
                 yield from targets(node[key], f"{path}.{key}" if path else key)

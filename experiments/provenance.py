@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "lightning", "hydra-core", "kornia", "torchmetrics", "numpy", "pillow", "scikit-image", "wandb")
+PACKAGES = (
+    *("torch", "lightning", "hydra-core", "kornia", "torchmetrics", "numpy", "pillow", "scikit-image", "wandb"),
+    *("scipy", "PyWavelets", "bm3d"),
+)
 
 
 def commit() -> str:

@@ -35,6 +35,8 @@ def test_published_parameter_counts(compose, model, channels, count):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("model", choices("model"))
 def test_any_size_keeps_its_shape(compose, model, channels):
+    if model == "bm3d":
+        pytest.importorskip("bm3d", reason="the optional package bm3d is missing")
     network = randomize(build(compose, model, f"channels={channels}")).eval()
     for height, width in [(1, 1), (1, 7), (13, 17), (32, 32)]:
         noisy = torch.rand(2, channels, height, width)
