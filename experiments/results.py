@@ -74,7 +74,7 @@ class Rows(L.Callback):
 
 def label(image: str, set_name: str, noise: str, level: Tensor | None, protocol: str, realisation: int) -> Row:
     """The columns that say what a row's measurements are of; ``level`` is written on the 0–255 scale, if known."""
-    number = None if level is None else round(level.mean().item() * 255, DIGITS)
+    number = None if level is None else round(level.mean().item() * 255, 4)  # float32 knows no more
     row = {"image": image, "set": set_name, "noise": noise, "level": number}
     return row | {"protocol": protocol, "realisation": realisation}
 
@@ -135,7 +135,7 @@ def table(rows: Sequence[Row], network: str) -> Table:
     """PSNR and SSIM of each baseline and of the network, per image and as the mean of each set."""
     baselines = [column.removesuffix("_psnr") for column in rows[0] if column.endswith("_psnr")]
     prefixes = {**{f"{name}_": name for name in baselines}, "": network}
-    metrics = [metric for metric in FORMATS if metric in rows[0]]
+    metrics = [m for m in FORMATS if m in rows[0] and (m == "psnr" or isinstance(rows[0][m], (int, float)))]
     title = " / ".join(f"{metric.upper()} (dB)" if metric == "psnr" else metric.upper() for metric in metrics)
     shown = Table(title=f"{title}, noise {rows[0]['noise']}, protocol {rows[0]['protocol']}", title_justify="left")
     shown.add_column("test image", no_wrap=True)
@@ -145,9 +145,7 @@ def table(rows: Sequence[Row], network: str) -> Table:
         shown.add_column("seconds", justify="right", no_wrap=True)
 
     def cells(row: Mapping[str, Any]) -> list[str]:
-        texts = [" / ".join(number(row.get(f"{p}{metric}"), metric) for metric in metrics) for p in prefixes]
-        if "psnr_ci95" in row:
-            texts[-1] += f" (± {row['psnr_ci95']:.3f} dB)"
+        texts = [" / ".join(text(row, f"{prefix}{m}", m) for m in metrics) for prefix in prefixes]
         return texts + ([f"{row['seconds']:.3f}"] if timed else [])
 
     for name, mean in means(rows).items():
@@ -155,14 +153,17 @@ def table(rows: Sequence[Row], network: str) -> Table:
             for row in rows:
                 if row["set"] == name:
                     shown.add_row(row["image"], *cells(row))
-        draws = f" × {mean['realisations']} realisations" if "realisations" in mean else ""
+        draws = f" × {mean['realisations']}" if "realisations" in mean else ""
         shown.add_row(f"{name}: mean of {mean['n']}{draws}", *cells(mean), style="bold", end_section=True)
     return shown
 
 
-def number(value: Any, metric: str) -> str:
-    """A measurement as it is printed; a dash for one that there is not."""
-    return format(value, FORMATS[metric]) if isinstance(value, (int, float)) else "–"
+def text(row: Mapping[str, Any], column: str, metric: str) -> str:
+    """A measurement as it is printed, a PSNR with its confidence interval; a dash for one that there is not."""
+    if not isinstance(row.get(column), (int, float)):
+        return "–"
+    interval = row.get(f"{column}_ci95") if metric == "psnr" else None
+    return format(row[column], FORMATS[metric]) + (f" ± {interval:.3f}" if interval is not None else "")
 
 
 def summary(rows: Sequence[Row], module: DenoisingModule, trainer: L.Trainer) -> dict[str, Any]:

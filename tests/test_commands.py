@@ -3,18 +3,16 @@
 import csv
 import errno
 import json
-import logging
 import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import CONF, ROOT, choices
-from hydra.core.global_hydra import GlobalHydra
+from command_line import call, command
+from conftest import CONF, choices
 from PIL import Image
 from skimage import data as skimage_data
 
@@ -23,38 +21,9 @@ import experiments.denoise
 import train
 from denoisers.checkpoint import CheckpointError
 from experiments import resume
+from experiments.strips import detail
 
 SECRET = "s3cr3t" * 7
-
-
-def call(monkeypatch, capfd, main, *arguments):
-    """Runs a command in this process → its exit code and what it printed."""
-    GlobalHydra.instance().clear()
-    monkeypatch.setattr(sys, "argv", ["command", *arguments])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    handlers = list(logging.getLogger().handlers)
-    try:
-        main()
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    finally:
-        logging.getLogger().handlers = handlers  # Hydra's own write into the run's folder
-    out, err = capfd.readouterr()
-    return code, out + err
-
-
-def command(*arguments, **environment):
-    """Runs a command as a process of its own."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -116,19 +85,31 @@ def test_a_run_leaves_everything_in_its_folder(run):
     metrics = list(csv.DictReader((folder / "metrics.csv").open()))
     assert sum(bool(row["val/psnr"]) for row in metrics) == 2
     assert sum(bool(row["train/loss"]) for row in metrics) == 10
-    for name, size in (("chelsea", (4 * 451 + 12, 320)), ("camera", (4 * 512 + 12, 532))):
-        assert Image.open(folder / "pictures" / "test" / "sample" / f"{name}.png").size == size
+    for name, size in (("chelsea", (4 * 451 + 12, 20 + 2 * 300 + 4)), ("camera", (4 * 512 + 12, 20 + 2 * 512 + 4))):
+        pictures = folder / "pictures" / "test" / "sample" / name
+        assert Image.open(pictures / "strip.png").size == size
+        assert {path.name for path in pictures.iterdir()} == {
+            f"{n}.png" for n in ("strip", "clean", "noisy", "estimate")
+        }
     assert len(list((folder / "pictures" / "val").glob("step_*/coffee.png"))) == 2
     assert not list(folder.rglob("*.part*"))
 
 
 def test_a_strip_shows_what_its_labels_say(run):
     folder, _ = run
-    strip = np.asarray(Image.open(folder / "pictures" / "test" / "sample" / "camera.png")).astype(float)[20:]
-    clean, noisy, estimate, error = (strip[:, i * 516 : i * 516 + 512, 0] for i in range(4))
-    assert np.array_equal(clean, skimage_data.camera())
+    pictures = folder / "pictures" / "test" / "sample" / "camera"
+    strip = np.asarray(Image.open(pictures / "strip.png")).astype(float)[20:]
+    marked, noisy, estimate, error = (strip[:512, i * 516 : i * 516 + 512] for i in range(4))
+    clean = skimage_data.camera().astype(float)
+    assert (marked != clean).mean() < 0.02  # but for the frame around the detail
+    for name, panel in (("clean", clean), ("noisy", noisy), ("estimate", estimate)):
+        assert np.array_equal(np.asarray(Image.open(pictures / f"{name}.png")), panel)
     assert np.std(noisy - clean) == pytest.approx(25, rel=0.1)
     np.testing.assert_allclose(error, np.clip(5 * abs(estimate - clean), 0, 255), atol=1)
+    left, top = detail(torch.from_numpy(clean)[None] / 255)
+    part = noisy[top : top + 128, left : left + 128]
+    assert np.array_equal(strip[516:, 516 : 516 + 512], np.kron(part, np.ones((4, 4))))
+    assert clean[top : top + 128, left : left + 128].std() > clean.std() / 2  # not the sky
 
 
 def test_wandb_goes_offline_by_itself_and_the_key_stays_secret(run):
