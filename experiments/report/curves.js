@@ -73,7 +73,7 @@ function draw(chart, box) {
     picture.append(svg("text", { x: px(x), y: height - edge.bottom + 17, "text-anchor": anchor }, brief(x)));
   }
   picture.append(svg("line", { class: "axis", x1: edge.left, x2: width - edge.right, y1: height - edge.bottom, y2: height - edge.bottom }));
-  picture.append(svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 3, "text-anchor": "middle" }, log ? "step (logarithmic ordinate)" : "step"));
+  picture.append(svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 3, "text-anchor": "middle" }, log ? "step (values on a logarithmic scale)" : "step"));
   for (const line of lines) {
     const points = line.x.map((x, n) => `${px(x).toFixed(1)},${py(line.y[n]).toFixed(1)}`).join(" ");
     picture.append(svg("polyline", { class: `line hue-${line.run % HUES}`, points, "stroke-dasharray": DASHES[Math.floor(line.run / HUES) % 3] }));

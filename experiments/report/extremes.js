@@ -6,7 +6,7 @@ function thumbnail(entry, method, open) {
   const picture = data.cases[number]?.versions[method];
   const caption = [make("b", {}, entry.image), make("span", {}, `${entry.psnr} dB`)];
   if (picture === undefined) return make("div", { className: "thumb absent" }, make("span", {}, "not embedded"), ...caption);
-  const image = make("img", { src: data.pictures[picture], alt: "", loading: "lazy" });
+  const image = make("img", { src: data.pictures[picture], alt: "" });
   const button = make("button", { type: "button", className: "thumb" }, image, ...caption);
   button.addEventListener("click", () => open(number, method));
   return button;
@@ -21,7 +21,7 @@ if ($("explorer")) {
       const { best, worst } = choice().methods[$("extremes-method").value];
       $("best").replaceChildren(...best.map((entry) => thumbnail(entry, $("extremes-method").value, open)));
       $("worst").replaceChildren(...worst.map((entry) => thumbnail(entry, $("extremes-method").value, open)));
-      $("worst").previousElementSibling.hidden = !worst.length;
+      $("worst").parentElement.hidden = !worst.length;
     };
     const methods = () => {
       const chosen = $("extremes-method").value || String(choice().leader);

@@ -45,7 +45,10 @@ def render(study: Study, output: Path) -> str:
     parts.append("## Provenance")
     parts += [f"{key}: {escaped(value)}" for key, value in study.facts.items()]
     parts += table(origin.table(study))
-    parts += [f"Software ({escaped(whose)}): {escaped(text)}" for text, whose in origin.versions(study)]
+    parts += [
+        f"{name}{escaped(f' ({whose})' if whose else '')}: {escaped(said)}"
+        for name, whose, said in origin.shared(study)
+    ]
     return "\n\n".join(parts) + "\n"
 
 

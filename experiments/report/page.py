@@ -18,6 +18,7 @@ from experiments.report.study import Method, Study
 
 PAGE_BYTES = 9_900_000
 PICTURE_BYTES = 7_000_000  # before base64, which makes 4 bytes of 3
+EACH_PICTURE, NOTES = 36, 2000  # bytes: what surrounds a picture, and what is said of those left out
 HERE = Path(__file__).parent
 SCRIPTS = ("tables.js", "curves.js", "view.js", "explorer.js", "extremes.js")
 FIGURE_KINDS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml"}
@@ -30,8 +31,9 @@ def render(study: Study) -> str:
     """The page, below 10 MB as long as its tables are."""
     cases = scores.cases(study.methods)
     shots = pictures.shots(cases)
-    bare = html(study, cases, shots, Album())
-    budget = min(PICTURE_BYTES, (PAGE_BYTES - len(bare.encode())) * 3 // 4 - 100 * sum(len(s.files) for s in shots))
+    empty = Album([b""], {s.case: dict.fromkeys(s.files, 0) for s in shots}, {s.case: (0, 0) for s in shots})
+    around = len(html(study, cases, shots, empty).encode()) + EACH_PICTURE * sum(len(s.files) for s in shots) + NOTES
+    budget = min(PICTURE_BYTES, (PAGE_BYTES - around) * 3 // 4)
     return html(study, cases, shots, pictures.album(shots, pictures.order(cases), max(budget, 0)))
 
 
@@ -62,7 +64,7 @@ def html(study: Study, cases: Sequence[Case], shots: Sequence[Shots], album: Alb
         referenced="psnr" in metrics,
         left_out=[f"{cases[n].image} ({cases[n].condition.set})" for n in album.left_out],
         provenance=origin.table(study),
-        versions=origin.versions(study),
+        origins=origin.shared(study),
         configurations=origin.configurations(study),
     )
 

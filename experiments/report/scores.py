@@ -22,7 +22,7 @@ class Condition:
 
     @property
     def noisy(self) -> str:
-        shown = f"σ = {self.level}" if self.level and self.noise != "none" else ""
+        shown = f"σ\u00a0=\u00a0{self.level}" if self.level and self.noise != "none" else ""
         return f"{self.noise} ({shown})" if self.noise and shown else self.noise or shown or "as it comes"
 
     def __str__(self) -> str:

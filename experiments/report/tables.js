@@ -53,7 +53,7 @@ if ($("metrics")) {
     for (const button of $("metrics").children) {
       button.setAttribute("aria-pressed", String(button.dataset.metric === metric));
     }
-    for (const box of document.querySelectorAll("#images .scroll")) box.hidden = box.dataset.metric !== metric;
+    for (const box of document.querySelectorAll("#images .tall > [data-metric]")) box.hidden = box.dataset.metric !== metric;
   };
   for (const button of $("metrics").children) button.addEventListener("click", () => choose(button.dataset.metric));
   choose($("metrics").children[0].dataset.metric);

@@ -45,22 +45,23 @@ def results(methods: Sequence[Method], condition: Condition, cases: Sequence[Cas
     trained = any(methods[m].trained for m in present)
     lines, several = [], False
     for name in baselines(cases):
-        scores = [score_cell(mean(c.baseline(f"{name}_{metric}") for c in cases), metric) for metric in metrics]
         count = sum(isinstance(c.baseline(f"{name}_psnr"), float) for c in cases)
+        scored = [score_cell(mean(c.baseline(f"{name}_{metric}") for c in cases), metric) for metric in metrics]
         if count:
-            lines.append([Cell(name), *[NONE] * trained, Cell(str(count), count), *scores, *[NONE] * len(costs)])
+            lines.append([Cell(name), *scored, Cell(str(count), count), *[NONE] * trained, *[NONE] * len(costs)])
     for m in present:
         values = {metric: mean(c.score(m, metric) for c in cases) for metric in metrics}
         spreads = {metric: spread(cases, m, metric) if metric != "seconds" else None for metric in metrics}
         several |= any(spreads.values())
-        scored = sum(isinstance(c.score(m, "psnr"), float) for c in cases) or sum(m in c.rows for c in cases)
-        n = f"{scored} of {len(cases)}" if scored < len(cases) else str(scored)
-        line = [Cell(methods[m].label), *[Cell(methods[m].trained or "–")] * trained, Cell(n, scored)]
-        line += [score_cell(values[metric], metric, spreads[metric]) for metric in metrics]
+        count = sum(isinstance(c.score(m, "psnr"), float) for c in cases) or sum(m in c.rows for c in cases)
+        n = f"{count} of {len(cases)}" if count < len(cases) else str(count)
+        scored = [score_cell(values[metric], metric, spreads[metric]) for metric in metrics]
+        line = [Cell(methods[m].label), *scored, Cell(n, count), *[Cell(methods[m].trained or "–")] * trained]
         lines.append(line + [cost_cell(methods[m].costs.get(key), key) for key in costs])
-    columns = ["method", *["trained with"] * trained, "images", *(METRICS[k] for k in metrics)]
-    for number, metric in enumerate(metrics, 2 + trained):
-        mark_best([line for line in lines if line[1 + trained].value == len(cases)], number, metric in LESS_IS_BETTER)
+    columns = ["method", *(METRICS[k] for k in metrics), "images", *["trained with"] * trained]
+    whole = [line for line in lines if line[1 + len(metrics)].value == len(cases)]
+    for number, metric in enumerate(metrics, 1):
+        mark_best(whole, number, least=metric in LESS_IS_BETTER)
     return Table(str(condition), [*columns, *(COST_COLUMNS[k] for k in costs)], lines, note(metrics, several, costs))
 
 
@@ -98,15 +99,19 @@ def overview(methods: Sequence[Method], cases: Sequence[Case]) -> Table | None:
 
 def per_image(methods: Sequence[Method], cases: Sequence[Case], metric: str) -> Table:
     """One metric of every image under every method, the baselines first."""
-    names = [name for name in baselines(cases) if any(c.baseline(f"{name}_{metric}") is not None for c in cases)]
+    names = baselines(cases)
     present = [m for m in range(len(methods)) if any(m in case.rows for case in cases)]
+    wheres = [(case.condition.set, case.condition.noisy, case.condition.protocol) for case in cases]
+    told = [place for place in range(3) if len({where[place] for where in wheres}) > 1]
     lines = []
-    for case in cases:
+    for case, where in zip(cases, wheres, strict=True):
         scores = [case.baseline(f"{name}_{metric}") for name in names] + [case.score(m, metric) for m in present]
-        where = [Cell(case.image), Cell(case.condition.set), Cell(case.condition.noisy), Cell(case.condition.protocol)]
-        lines.append([*where, *(score_cell(value, metric) for value in scores)])
-    columns = ["image", "set", "noise", "protocol", *names, *(methods[m].label for m in present)]
-    return Table(METRICS[metric], columns, lines)
+        cells = [score_cell(value, metric) for value in scores]
+        lines.append([Cell(case.image), *(Cell(where[place]) for place in told), *cells])
+    heads = ("set", "noise", "protocol")
+    columns = ["image", *(heads[place] for place in told), *names, *(methods[m].label for m in present)]
+    same = [f"{heads[place]} {wheres[0][place] or 'not stated'}" for place in range(3) if place not in told]
+    return Table(METRICS[metric], columns, lines, f"All with {', '.join(same)}." if same else "")
 
 
 def score_cell(value: Score, metric: str, deviation: float | None = None) -> Cell:
