@@ -1,4 +1,4 @@
-// Training curves: one chart for each quantity, one line for each run, values under the pointer.
+// Training curves: one chart for each quantity, one line for each training, values under the pointer.
 const HUES = 7;
 const DASHES = ["", "6 3", "2 3"];
 const hidden = new Set();
@@ -45,7 +45,7 @@ function nearest(line, step) {
 }
 
 function draw(chart, box) {
-  const lines = chart.lines.filter((line) => !hidden.has(line.run));
+  const lines = chart.lines.filter((line) => !hidden.has(line.method));
   const width = Math.max(box.clientWidth, 240), height = 230;
   const edge = { left: 52, right: 10, top: 10, bottom: 34 };
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, tabindex: 0, role: "img" });
@@ -76,9 +76,9 @@ function draw(chart, box) {
   picture.append(svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 3, "text-anchor": "middle" }, log ? "step (values on a logarithmic scale)" : "step"));
   for (const line of lines) {
     const points = line.x.map((x, n) => `${px(x).toFixed(1)},${py(line.y[n]).toFixed(1)}`).join(" ");
-    picture.append(svg("polyline", { class: `line hue-${line.run % HUES}`, points, "stroke-dasharray": DASHES[Math.floor(line.run / HUES) % 3] }));
+    picture.append(svg("polyline", { class: `line hue-${line.method % HUES}`, points, "stroke-dasharray": DASHES[Math.floor(line.method / HUES) % 3] }));
     if (line.x.length <= 16) {
-      line.x.forEach((x, n) => picture.append(svg("circle", { class: `dot hue-${line.run % HUES}`, cx: px(x), cy: py(line.y[n]), r: 2.5 })));
+      line.x.forEach((x, n) => picture.append(svg("circle", { class: `dot hue-${line.method % HUES}`, cx: px(x), cy: py(line.y[n]), r: 2.5 })));
     }
   }
   const cursor = svg("line", { class: "cursor", y1: edge.top, y2: height - edge.bottom, visibility: "hidden" });
@@ -91,7 +91,7 @@ function draw(chart, box) {
     cursor.setAttribute("x1", px(longest.x[at]));
     cursor.setAttribute("x2", px(longest.x[at]));
     const told = lines.slice(0, 8).map((line) => {
-      const value = make("span", {}, make("i", { className: `swatch hue-${line.run % HUES}` }), brief(line.y[nearest(line, longest.x[at])]));
+      const value = make("span", {}, make("i", { className: `swatch hue-${line.method % HUES}` }), brief(line.y[nearest(line, longest.x[at])]));
       value.title = line.label;
       return value;
     });
@@ -116,16 +116,17 @@ if ($("charts")) {
     return [chart, box];
   });
   const redraw = () => boxes.forEach(([chart, box]) => draw(chart, box));
-  const runs = new Map(data.charts.flatMap((chart) => chart.lines.map((line) => [line.run, line.label])));
-  for (const [run, label] of [...runs].sort((a, b) => a[0] - b[0])) {
+  const drawn = [...new Set(data.charts.flatMap((chart) => chart.lines.map((line) => line.method)))];
+  for (const method of drawn.sort((a, b) => a - b)) {
+    const runs = Math.max(...data.charts.map((chart) => chart.lines.filter((line) => line.method === method).length));
     const button = make("button", { type: "button" });
     const sample = svg("svg", { width: 26, height: 10, "aria-hidden": "true" });
-    sample.append(svg("line", { class: `line hue-${run % HUES}`, x1: 1, x2: 25, y1: 5, y2: 5, "stroke-dasharray": DASHES[Math.floor(run / HUES) % 3] }));
-    button.append(sample, label);
+    sample.append(svg("line", { class: `line hue-${method % HUES}`, x1: 1, x2: 25, y1: 5, y2: 5, "stroke-dasharray": DASHES[Math.floor(method / HUES) % 3] }));
+    button.append(sample, data.methods[method] + (runs > 1 ? ` (${runs} trainings)` : ""));
     button.setAttribute("aria-pressed", "true");
     button.addEventListener("click", () => {
-      if (!hidden.delete(run)) hidden.add(run);
-      button.setAttribute("aria-pressed", String(!hidden.has(run)));
+      if (!hidden.delete(method)) hidden.add(method);
+      button.setAttribute("aria-pressed", String(!hidden.has(method)));
       redraw();
     });
     $("legend").append(button);

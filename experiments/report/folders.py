@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import UserError
-from experiments.report import curves, labels
+from experiments.report import curves, labels, tables
 from experiments.report.study import Curve, Method, Row, Score, Source, Study, Table
 
 TEXTS = ("image", "set", "noise", "protocol", "level", "realisation", "method", "model", "trained", "seed", "folder")
@@ -156,7 +156,7 @@ def comparison(folder: Path) -> Study:
         methods.setdefault(line["method"], Method(line["method"])).rows.append(row)
     study.methods = list(methods.values())
     for table in facts.get("tables") or []:
-        lines = [[labels.cell(value) for value in line] for line in table["rows"]]
+        lines = [[tables.given_cell(value) for value in line] for line in table["rows"]]
         columns = [str(column) for column in table["columns"]]
         study.tables.append(Table(str(table.get("title") or ""), columns, lines, str(table.get("note") or "")))
     for figure in facts.get("figures") or []:

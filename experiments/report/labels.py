@@ -1,4 +1,4 @@
-"""What methods are called: as short as tells them apart; runs that differ in their seed alone are one method."""
+"""Which folders are one method, and what it is called: as short as tells methods apart."""
 
 import json
 import re
@@ -6,38 +6,56 @@ from typing import Any
 
 import yaml
 
-from experiments.report.study import Cell, Method
+from experiments.report.study import Method
 
 OF_THE_CALL = re.compile(r"(^|\.)(seed|eval_seed|run_dir|resume|resume_force|name|output|path|dirpath|dir|root)$")
+OF_THE_EVALUATION = re.compile(r"^(axes\.)?(noise|data|datamodule|protocol)(\.|$)")
 SETTINGS = 4  # of the configuration, at most, in a label
-NUMBER = re.compile(r"\s*[-+−]?(\d[\d,]*(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\s*[-+−]?(inf|∞)")
 
 
 def distinct(singles: list[Method]) -> list[Method]:
-    """Methods with labels that differ, the trainings of one configuration under several seeds merged."""
+    """Methods with labels that differ; what is the same but for its seed, or for what it was evaluated on, is one."""
     merged: dict[str, Method] = {}
     for number, method in enumerate(singles):
-        source = method.sources[0]
-        key = json.dumps([method.label, facts(method)], sort_keys=True, default=str)
-        if source.kind == "evaluation" or not source.config or not method.rows:
-            key = str(number)
-        into = merged.setdefault(key, method)
-        if into is not method and method.seeds and method.seeds[0] not in into.seeds:
-            into.seeds += method.seeds
-            into.rows += method.rows
-            into.sources += method.sources
-            into.curves += method.curves
-            walls = [s.summary.get("wall_seconds") for s in into.sources]
-            known = [wall for wall in walls if isinstance(wall, (int, float))]
-            into.costs["wall_seconds"] = sum(known) / len(known) if known else None
-        elif into is not method:
-            merged[str(number)] = method
+        for curve in method.curves:
+            curve.label = f"seed {method.sources[0].seed}"
+        key = identity(method)
+        if key in merged and belongs(merged[key], method):
+            merge(merged[key], method)
+        else:
+            merged[str(number) if key in merged else key] = method
     methods = list(merged.values())
     name(methods)
     for method in methods:
-        for curve, source in zip(method.curves, method.sources, strict=False):
-            curve.label = f"{method.label}, seed {source.seed}" if len(method.seeds) > 1 else method.label
+        for curve in method.curves:
+            curve.label = f"{method.label}, {curve.label}" if len(method.curves) > 1 else method.label
     return methods
+
+
+def identity(method: Method) -> str:
+    """Equal for the trainings of one configuration, and for the evaluations of one checkpoint."""
+    source = method.sources[0]
+    told = {k: v for k, v in facts(method).items() if source.kind == "run" or not OF_THE_EVALUATION.search(k)}
+    return json.dumps([source.kind, method.label, source.summary.get("checkpoint"), told], sort_keys=True, default=str)
+
+
+def belongs(into: Method, method: Method) -> bool:
+    """Whether a method of the same identity adds a seed, or images or conditions that are not yet there."""
+    if method.sources[0].kind == "run":
+        return bool(method.sources[0].config and method.seeds) and method.seeds[0] not in into.seeds
+    places = [{(r.image, r.set, r.noise, r.level, r.protocol, r.realisation) for r in m.rows} for m in (into, method)]
+    return not places[0] & places[1]
+
+
+def merge(into: Method, method: Method) -> None:
+    """Adds a method's rows to another's; the wall time becomes the mean over the trainings."""
+    into.seeds += method.seeds
+    into.rows += method.rows
+    into.sources += method.sources
+    into.curves += method.curves
+    walls = [source.summary.get("wall_seconds") for source in into.sources if source.kind == "run"]
+    if known := [wall for wall in walls if isinstance(wall, (int, float))]:
+        into.costs["wall_seconds"] = sum(known) / len(known)
 
 
 def name(methods: list[Method]) -> None:
@@ -92,17 +110,3 @@ def mapping(value: Any) -> dict[str, Any]:
 def line(value: Any) -> str:
     """A fact in one line."""
     return ", ".join(f"{key} {v}" for key, v in value.items()) if isinstance(value, dict) else str(value)
-
-
-def cell(value: Any) -> Cell:
-    """A cell of a table that is already made: numbers to four digits, texts as they are, sorted by their number."""
-    if value is None:
-        return Cell("–")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        found = NUMBER.match(str(value))
-        number = found.group().strip().replace(",", "").replace("−", "-").replace("∞", "inf") if found else None
-        return Cell(str(value), float(number) if number else None)
-    if value != value:
-        return Cell("–")
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
-    return Cell(text.replace("inf", "∞"), float(value))

@@ -129,13 +129,13 @@ def extremes(cases: Sequence[Case], group: Sequence[Case]) -> dict[str, Any]:
 
 
 def charts(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """One chart for each quantity that any training logged."""
-    curves = [curve for method in methods for curve in method.curves]
+    """One chart for each quantity that any training logged; the trainings of a method look alike."""
     found = []
     for quantity, title in CHARTS.items():
         lines = [
-            {"run": run, "label": curve.label, "x": curve.series[quantity][0], "y": curve.series[quantity][1]}
-            for run, curve in enumerate(curves)
+            {"method": m, "label": curve.label, "x": curve.series[quantity][0], "y": curve.series[quantity][1]}
+            for m, method in enumerate(methods)
+            for curve in method.curves
             if quantity in curve.series
         ]
         if lines:

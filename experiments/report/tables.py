@@ -1,7 +1,9 @@
 """The report's own tables: results under each condition with their cost, an overview, and every image."""
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.report.scores import (
     LESS_IS_BETTER,
@@ -27,6 +29,7 @@ COST_COLUMNS = {
     "size_mb": "size MB",
 }
 NONE = Cell("–")
+NUMBER = re.compile(r"\s*[-+−]?(\d[\d,]*(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\s*[-+−]?(inf|∞)")
 
 
 def by_condition(cases: Sequence[Case]) -> dict[Condition, list[Case]]:
@@ -75,7 +78,7 @@ def note(metrics: Sequence[str], several: bool, costs: Sequence[str]) -> str:
     if "seconds" in metrics:
         parts.append("Seconds are those of one image.")
     if any(key in costs for key in ("macs", "cpu_ms", "gpu_ms")):
-        parts.append("MACs and milliseconds are for one 256×256 image.")
+        parts.append("MACs and milliseconds are for one 256×256 image, times on the hardware under Provenance.")
     return " ".join(parts)
 
 
@@ -135,6 +138,20 @@ def cost_cell(value: Score, key: str) -> Cell:
         prefix, scale = next(((u, s) for u, s in ((" G", 1e9), (" M", 1e6)) if value >= s), ("", 1.0))
         return Cell(f"{value / scale:.3g}{prefix}", value)
     return Cell(f"{value:,.0f}" if key == "parameters" or value >= 100 else f"{value:.3g}", value)
+
+
+def given_cell(value: Any) -> Cell:
+    """A cell of a table that is already made: numbers to four digits, texts as they are, sorted by their number."""
+    if value is None:
+        return Cell("–")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        found = NUMBER.match(str(value))
+        number = found.group().strip().replace(",", "").replace("−", "-").replace("∞", "inf") if found else None
+        return Cell(str(value), float(number) if number else None)
+    if value != value:
+        return Cell("–")
+    text = f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+    return Cell(text.replace("inf", "∞"), float(value))
 
 
 def mark_best(lines: list[list[Cell]], column: int, least: bool = False) -> None:
