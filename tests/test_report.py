@@ -131,7 +131,7 @@ def test_a_run_shows_its_curves_thinned(tmp_path):
     assert len(loss["x"]) == len(loss["y"]) == 240
     assert np.mean(loss["y"]) == pytest.approx(np.mean(1 / np.arange(1, 20001)), rel=0.01)
     assert charts["Validation PSNR (dB)"]["x"] == [0, 10000, 20000]
-    assert line(text, "median")[1] == "25.50"
+    assert line(text, "median")[1] == "15.50"
 
 
 def test_a_comparison_is_told_whole(tmp_path):

@@ -107,6 +107,12 @@ def test_columns_sort_by_number_both_ways_by_click_and_by_key(opened):
         other.find_element("tag name", "button").click()
         assert column() == values
     assert head.get_attribute("aria-sort") is None
+    table = one(opened, "#results table")
+    head = next(th for th in table.find_elements("css selector", "thead th") if th.text == "training")
+    place = js(opened, "arguments[0].cellIndex", head)
+    for values in (["1.5 h", "40.0 min", "–", "–"], ["40.0 min", "1.5 h", "–", "–"]):
+        head.find_element("tag name", "button").click()
+        assert column() == values
 
 
 def test_zoom_and_pan_are_shared_by_all_pictures(opened):
