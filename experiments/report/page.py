@@ -86,7 +86,8 @@ def case_facts(methods: Sequence[Method], case: Case, shot: Shots, album: Album)
     columns = [metric for metric in METRICS if scores.known([case], metric)]
     for name in scores.baselines([case]):
         told = {metric: tables.score_cell(case.baseline(f"{name}_{metric}"), metric).text for metric in columns}
-        lines.append({"version": name, "label": name, **told})
+        if set(told.values()) != {tables.NONE.text}:
+            lines.append({"version": name, "label": name, **told})
     for number, rows in case.rows.items():
         note = ""
         if number in shot.rows:
