@@ -232,6 +232,8 @@ def test_bad_paths_are_refused(tmp_path, monkeypatch, capfd):
     folder = build.evaluation(tmp_path / "e", drawn=False)
     code, printed = report(monkeypatch, capfd, folder, tmp_path)
     assert (code, "one path" in printed) == (2, True)
+    code, printed = report(monkeypatch, capfd, folder, f"output={folder / 'summary.json' / 'x'}")
+    assert (code, "cannot be written" in printed) == (2, True)
     (folder / "summary.json").write_text("{")
     code, printed = report(monkeypatch, capfd, folder)
     assert (code, "summary.json is damaged" in printed) == (2, True)

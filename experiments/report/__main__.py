@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
     try:
         write_text(output / "report.html", html)
         write_text(output / "report.md", text)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
     log.info(f"{output / 'report.html'} ({len(html.encode()) / 1e6:.1f} MB), {output / 'report.md'}")
 

@@ -155,12 +155,15 @@ def comparison(folder: Path) -> Study:
     for row, line in rows(folder / "per_image.csv"):
         methods.setdefault(line["method"], Method(line["method"])).rows.append(row)
     study.methods = list(methods.values())
-    for table in facts.get("tables") or []:
-        lines = [[tables.given_cell(value) for value in line] for line in table["rows"]]
-        columns = [str(column) for column in table["columns"]]
-        study.tables.append(Table(str(table.get("title") or ""), columns, lines, str(table.get("note") or "")))
-    for figure in facts.get("figures") or []:
-        study.figures.append((str(figure.get("title") or figure["file"]), folder / figure["file"]))
+    try:
+        for table in facts.get("tables") or []:
+            lines = [[tables.given_cell(value) for value in line] for line in table["rows"]]
+            columns = [str(column) for column in table["columns"]]
+            study.tables.append(Table(str(table.get("title") or ""), columns, lines, str(table.get("note") or "")))
+        for figure in facts.get("figures") or []:
+            study.figures.append((str(figure.get("title") or figure["file"]), folder / figure["file"]))
+    except KeyError as error:
+        raise UserError(f"{folder / 'comparison.json'}: a table or figure has no {error}") from error
     warn(study)
     return study
 
@@ -172,7 +175,7 @@ def rows(path: Path) -> Iterator[tuple[Row, dict[str, str]]]:
     """The rows of a ``per_image.csv``, each with its line as it is written; none if there is no such file."""
     if not path.is_file():
         return
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         if missing := {"image", "set"} - set(reader.fieldnames or []):
             raise UserError(f"{path} has no column {' and '.join(sorted(missing))}")
