@@ -1,0 +1,1 @@
+"""``python -m experiments.report PATH``: results, pictures and their origin on one page, without loading a model."""
