@@ -103,7 +103,7 @@ def main(cfg: DictConfig) -> None:
     from rich.markdown import Markdown
 
     from datamodules.files import write_text
-    from experiments import comparison, findings, plots, provenance
+    from experiments import comparison, findings, plots, provenance, report
 
     names, rows = comparison.labels(sources), comparison.frame(sources)
     axes = list(dict.fromkeys([*AXES, *(key for source in sources for key in source.attributes)]))
@@ -138,6 +138,9 @@ def main(cfg: DictConfig) -> None:
     write_text(run_dir / "comparison.json", json.dumps(facts, indent=2, ensure_ascii=False, default=float) + "\n")
     Console().print(Markdown("\n".join(one.markdown() for one in tables)))
     log.info(f"tables      {run_dir / 'table.md'}, .tex, .csv")
+    if cfg.report:
+        for path in report.write(run_dir):
+            log.info(f"report      {path}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A few convolutions and nothing else: a first network."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
@@ -41,7 +43,7 @@ class SimpleCNN(nn.Module):
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
         widths = [channels, *[num_features] * (num_layers - 1), channels]
         layers: list[nn.Module] = []
-        for number, (into, out) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for number, (into, out) in enumerate(pairwise(widths), start=1):
             layers.append(same_conv(into, out, kernel_size))
             if number < num_layers:
                 layers.append(activate(out))

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from experiments.cli import UserError, command
+from experiments.report import write
 from experiments.resume import quoted
 
 log = logging.getLogger(__name__)
@@ -26,20 +27,13 @@ def overrides(arguments: Sequence[str]) -> list[str]:
 
 @command("report", overrides)
 def main(cfg: DictConfig) -> None:
-    from datamodules.files import write_text
-    from experiments.report import folders, markdown, page
-
     source = Path(cfg.path)
     output = Path(cfg.output) if cfg.output is not None else source
-    study = folders.read(source)
-    html = page.render(study)
-    text = markdown.render(study, output)
     try:
-        write_text(output / "report.html", html)
-        write_text(output / "report.md", text)
+        for path in write(source, output):
+            log.info(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
     except OSError as error:
         raise UserError(f"output={output} cannot be written: {error.strerror}") from error
-    log.info(f"{output / 'report.html'} ({len(html.encode()) / 1e6:.1f} MB), {output / 'report.md'}")
 
 
 if __name__ == "__main__":
