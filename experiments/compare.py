@@ -130,7 +130,9 @@ def main(cfg: DictConfig) -> None:
     facts |= {"methods": methods(sources, names, costs, run_dir), "tables": [one.plain() for one in tables]}
     facts |= {"figures": drawn, "hardware": provenance.hardware(), "versions": provenance.versions()}
     facts |= {"commit": provenance.commit()}
-    write_text(run_dir / "per_image.csv", rows[rows["method"] != comparison.NOISY].to_csv(index=False))
+    written = rows[rows["method"] != comparison.NOISY]
+    written = written.assign(folder=[os.path.relpath(folder, run_dir.resolve()) for folder in written["folder"]])
+    write_text(run_dir / "per_image.csv", written.to_csv(index=False))
     write_text(run_dir / "means.csv", means.to_csv(index=False))
     write_text(run_dir / "table.csv", tables[0].csv())
     write_text(run_dir / "table.md", "\n".join(one.markdown() for one in tables))

@@ -1,6 +1,7 @@
 """Rows of several runs and evaluations side by side: what they are of, their means, and whether they differ."""
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from experiments import resume
 from experiments.cli import UserError
 from experiments.results import Row, read_rows
 
+log = logging.getLogger(__name__)
 SAME_ROW = ["method", "seed", "set", "noise", "protocol", "image", "realisation"]  # what a measurement is of
 TRAINING = ("data", "loss", "optimizer", "scheduler")  # axes beside the model and the noise
 NOISY = "noisy"  # the method that does nothing
@@ -65,16 +67,17 @@ def source(folder: Path) -> Source:
     if summary.get("kind") != "evaluation":
         axes = summary["axes"]
         attributes = {"model": axes["model"], "trained": axes["noise"]} | {key: axes[key] for key in TRAINING}
+        attributes |= {"checkpoint": "best"}
         return Source(folder, summary, folder, attributes | typed(folder))
     attributes = {key: summary[key] for key in ("model", "trained") if summary[key]}
     if not summary["checkpoint"]:
         return Source(folder, summary, None, attributes | typed(folder))
-    run = Path(summary["checkpoint"]).resolve()
-    run = run.parent.parent if run.is_file() else run
+    checkpoint = Path(summary["checkpoint"]).resolve()
+    run = checkpoint.parent.parent
     if not (run / "config.yaml").is_file():
-        return Source(folder, summary, None, attributes)
+        return Source(folder, summary, None, attributes | {"checkpoint": checkpoint.name})
     config: Any = OmegaConf.load(run / "config.yaml")
-    attributes |= {key: config.axes[key] for key in TRAINING}
+    attributes |= {key: config.axes[key] for key in TRAINING} | {"checkpoint": checkpoint.stem}
     return Source(folder, summary, run, attributes | typed(run))
 
 
@@ -107,7 +110,8 @@ def labels(sources: Sequence[Source]) -> list[str]:
 def frame(sources: Sequence[Source]) -> pd.DataFrame:
     """The rows of all sources, each with its ``method``, ``seed``, ``folder`` and attributes, and those of ``noisy``.
 
-    A measurement that several sources have, a run and an evaluation of its checkpoint, is taken from the last.
+    A measurement that several sources have, a run and an evaluation of its checkpoint, is taken from the last; where
+    they do not agree, this is said.
     """
     rows: list[Row] = []
     for one, method in zip(sources, labels(sources), strict=True):
@@ -123,6 +127,12 @@ def frame(sources: Sequence[Source]) -> pd.DataFrame:
         for row in rows
     ]
     everything = pd.DataFrame([*noisy, *rows])
+    twice = everything[everything.duplicated(SAME_ROW, keep=False) & (everything["method"] != NOISY)]
+    for key, group in twice.groupby(SAME_ROW, dropna=False):
+        if group["psnr"].nunique() > 1:
+            folders = " and ".join(dict.fromkeys(group["folder"]))
+            log.warning(f"WARNING: {key[0]}, seed {key[1]}, has different rows in {folders}: the last count")
+            break
     return everything.drop_duplicates(SAME_ROW, keep="last").reset_index(drop=True)
 
 
