@@ -240,4 +240,4 @@ def test_bm3d_on_published_images(compose, real_data):
         clean = to_tensor(decode(real_data / "BSD68" / f"{name}.png"))
         noisy, level = instantiate(cfg.protocol.realisation)(noise, clean, 0)
         values.append(score.psnr(method(noisy[None], level[None]), clean[None]).item())
-    assert values == pytest.approx([30.213, 28.174], abs=0.02)  # measured with bm3d 4.0.3
+    assert values == pytest.approx([30.300, 28.228], abs=0.02)  # measured with bm3d 4.0.3
