@@ -238,13 +238,13 @@ def test_a_missing_bm3d_is_named(compose, monkeypatch):
     assert "non-commercial" in message
 
 
-def test_bm3d_on_published_images(compose, real_data):
+def test_bm3d_on_a_published_image(compose, real_data):
     pytest.importorskip("bm3d", reason="the optional package bm3d is missing")
     cfg = compose("model=bm3d", "noise=sigma25")
     method, noise, score = instantiate(cfg.model), instantiate(cfg.noise), instantiate(cfg.protocol.score)
     values = []
-    for name in ("test004", "test007"):
+    for name in ("test004",):
         clean = to_tensor(decode(real_data / "BSD68" / f"{name}.png"))
         noisy, level = instantiate(cfg.protocol.realisation)(noise, clean, 0)
         values.append(score.psnr(method(noisy[None], level[None]), clean[None]).item())
-    assert values == pytest.approx([30.300, 28.228], abs=0.02)  # measured with bm3d 4.0.3
+    assert values == pytest.approx([30.300], abs=0.02)  # measured with bm3d 4.0.3
