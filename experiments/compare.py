@@ -27,17 +27,17 @@ def arguments(typed: Sequence[str]) -> list[str]:
 
 def gather(cfg: DictConfig, run_dir: Path) -> list[Any]:
     """The sources of a comparison; what a preset lists, and checkpoint files, are evaluated first."""
-    from experiments import comparison, plan
+    from experiments import plan, sources
 
     if (preset := cfg.get("comparison")) is not None:
         plain: Any = OmegaConf.to_container(preset, resolve=True)
-        return comparison.find([*plan.carry_out(plain, run_dir, str(cfg.data_root)), *cfg.of])
+        return sources.find([*plan.carry_out(plain, run_dir, str(cfg.data_root)), *cfg.of])
     if not cfg.of:
         raise UserError("say what is compared: runs, evaluations, sweeps or checkpoint files, or comparison=PRESET")
     paths = [Path(path) for path in cfg.of]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise UserError(f"there is no {' and no '.join(missing)}")
-    return comparison.find(
+    return sources.find(
         plan.evaluated(path, list(cfg.evaluate), run_dir, str(cfg.data_root)) if path.is_file() else path
         for path in paths
     )
@@ -97,16 +97,16 @@ def methods(sources: Sequence[Any], names: Sequence[str], costs: dict[str, dict[
 def main(cfg: DictConfig) -> None:
     run_dir = near(HydraConfig.get().runtime.output_dir)
     require_known(cfg.metrics, METRICS, "metrics")
-    sources = gather(cfg, run_dir)
+    found = gather(cfg, run_dir)
 
     from rich.console import Console
     from rich.markdown import Markdown
 
     from datamodules.files import write_text
-    from experiments import comparison, findings, plots, provenance, report
+    from experiments import comparison, findings, plots, provenance, report, sources
 
-    names, rows = comparison.labels(sources), comparison.frame(sources)
-    axes = list(dict.fromkeys([*AXES, *(key for source in sources for key in source.attributes)]))
+    names, rows = sources.labels(found), comparison.frame(found)
+    axes = list(dict.fromkeys([*AXES, *(key for source in found for key in source.attributes)]))
     require_known([*cfg.rows, *cfg.columns], axes, "rows and columns")
     require_known([cfg.baseline] if cfg.baseline else [], list(dict.fromkeys(names)), "baseline")
     down, across = list(cfg.rows), list(cfg.columns)
@@ -115,7 +115,7 @@ def main(cfg: DictConfig) -> None:
     means = comparison.means(rows, [*down, *across], metrics)
     each = comparison.means(rows, ["method", "model", "set", "noise", "level", "channels", "protocol"], ["psnr"])
     each = each[(each["method"] != comparison.NOISY) & each["psnr"].notna()]
-    costs = costs_of(sources, names, cfg.cost)
+    costs = costs_of(found, names, cfg.cost)
     tables = [findings.means_table(means, down, across, metrics, costs)]
     if len(each):
         best = str(each.groupby("method", sort=False)["psnr"].mean().idxmax())
@@ -127,7 +127,7 @@ def main(cfg: DictConfig) -> None:
         drawn.append({"title": title, "file": f"figure-{number}.png"})
     preset: Any = cfg.get("comparison") or {}
     facts = {"title": preset.get("title", " · ".join(dict.fromkeys(names))), "description": ""}
-    facts |= {"methods": methods(sources, names, costs, run_dir), "tables": [one.plain() for one in tables]}
+    facts |= {"methods": methods(found, names, costs, run_dir), "tables": [one.plain() for one in tables]}
     facts |= {"figures": drawn, "hardware": provenance.hardware(), "versions": provenance.versions()}
     facts |= {"commit": provenance.commit()}
     written = rows[rows["method"] != comparison.NOISY]

@@ -1,110 +1,19 @@
-"""Rows of several runs and evaluations side by side: what they are of, their means, and whether they differ."""
+"""Rows of several runs and evaluations side by side: their means, and whether they differ."""
 
-import json
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
-from omegaconf import OmegaConf
 
-from experiments import resume
-from experiments.cli import UserError
 from experiments.results import Row, read_rows
+from experiments.sources import Source, labels
 
 log = logging.getLogger(__name__)
 SAME_ROW = ["method", "seed", "set", "noise", "protocol", "image", "realisation"]  # what a measurement is of
-TRAINING = ("data", "loss", "optimizer", "scheduler")  # axes beside the model and the noise
 NOISY = "noisy"  # the method that does nothing
-
-
-@dataclass(frozen=True)
-class Source:
-    """A folder of rows: a training run's or an evaluation's.
-
-    Args:
-        folder: holds ``per_image.csv`` and ``summary.json``.
-        summary: what that file says.
-        run: the folder of the training run behind it, if it is known.
-        attributes: what was chosen, key → text: ``model``, ``trained`` (its noise), axes, and what was typed.
-    """
-
-    folder: Path
-    summary: dict[str, Any]
-    run: Path | None
-    attributes: dict[str, str]
-
-    @property
-    def seed(self) -> int | None:
-        return self.summary.get("seed")
-
-
-def find(paths: Iterable[str | Path]) -> list[Source]:
-    """The runs and evaluations at and below the paths, each once, in the order of the paths.
-
-    Raises:
-        UserError: a path with none.
-    """
-    folders: dict[Path, None] = {}
-    for path in map(Path, paths):
-        found = [file.parent for file in sorted(path.rglob("summary.json")) if (file.parent / "per_image.csv").exists()]
-        if not found:
-            raise UserError(
-                f"{path}: no results there; looked for summary.json and per_image.csv, which train.py and "
-                "experiments.evaluate write when they have ended"
-            )
-        folders |= dict.fromkeys(folder.resolve() for folder in found)
-    return [source(folder) for folder in folders]
-
-
-def source(folder: Path) -> Source:
-    """The run or evaluation in a folder."""
-    summary = json.loads((folder / "summary.json").read_text())
-    if summary.get("kind") != "evaluation":
-        axes = summary["axes"]
-        attributes = {"model": axes["model"], "trained": axes["noise"]} | {key: axes[key] for key in TRAINING}
-        attributes |= {"checkpoint": "best"}
-        return Source(folder, summary, folder, attributes | typed(folder))
-    attributes = {key: summary[key] for key in ("model", "trained") if summary[key]}
-    if not summary["checkpoint"]:
-        return Source(folder, summary, None, attributes | typed(folder))
-    checkpoint = Path(summary["checkpoint"]).resolve()
-    run = checkpoint.parent.parent
-    if not (run / "config.yaml").is_file():
-        return Source(folder, summary, None, attributes | {"checkpoint": checkpoint.name})
-    config: Any = OmegaConf.load(run / "config.yaml")
-    attributes |= {key: config.axes[key] for key in TRAINING} | {"checkpoint": checkpoint.stem}
-    return Source(folder, summary, run, attributes | typed(run))
-
-
-def typed(run: Path) -> dict[str, str]:
-    """What the command line of a run set beside axes and seed, and decides its result."""
-    overrides = (override.lstrip("+~").partition("=") for override in resume.started_with(run).values())
-    return {
-        key: value
-        for key, _, value in overrides
-        if "." in key
-        and not any(f"{key}.".startswith(f"{harmless}.") for harmless in resume.HARMLESS)
-        and not key.startswith(("data.", "noise.", "protocol."))
-    }
-
-
-def labels(sources: Sequence[Source]) -> list[str]:
-    """A method's name for each source: its model, and what tells it from others of the same model, seeds aside."""
-    names = []
-    for one in sources:
-        rivals = [other.attributes for other in sources if other.attributes["model"] == one.attributes["model"]]
-        keys = dict.fromkeys(key for rival in rivals for key in rival if key != "model")
-        telling = [key for key in keys if len({rival.get(key) for rival in rivals}) > 1 and key in one.attributes]
-        parts = [
-            f"{key.rpartition('.')[2]}={one.attributes[key]}" if "." in key else one.attributes[key] for key in telling
-        ]
-        names.append(" ".join([one.attributes["model"], *parts]))
-    return names
 
 
 def frame(sources: Sequence[Source]) -> pd.DataFrame:

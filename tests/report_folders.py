@@ -66,8 +66,8 @@ def origin(folder, config="name: it\n", **summary):
     return folder
 
 
-def evaluation(folder, images=IMAGES, warning=None, reference=True, drawn=True, **more):
-    origin(folder, kind="evaluation", name="an evaluation", model="dncnn", trained="sigma50", warning=warning)
+def evaluation(folder, images=IMAGES, warning=None, reference=True, drawn=True, model="dncnn", **more):
+    origin(folder, kind="evaluation", name="an evaluation", model=model, trained="sigma50", warning=warning)
     told = rows(images, **{"lpips": "unavailable", "noisy_lpips": "unavailable", "seconds": 0.125} | more)
     if not reference:
         told = [row | {"psnr": "", "ssim": "", "noisy_psnr": "", "noisy_ssim": "", "lpips": ""} for row in told]
@@ -81,6 +81,7 @@ def run(folder, model="xdncnn", seed=0, psnr=31.0, steps=20000, noise="sigma25",
     config = f"name: {model}\nseed: {seed}\nrun_dir: {folder}\nmodel: {{num_layers: {layers}}}\n"
     axes = {"model": model, "noise": noise, "data": "sample", "loss": "mse"}
     origin(folder, config, name=f"{model} run", axes=axes, seed=seed, steps=steps, eval_seed=0, precision="32-true")
+    (folder / "overrides.yaml").write_text(f"- model={model}\n- model.num_layers={layers}\n- seed={seed}\n")
     write_rows(folder / "per_image.csv", rows(psnr=psnr, noise=noise, median_psnr=15.5, median_ssim=0.6))
     for image in IMAGES:
         pictures(folder, image, "Set3", 3 + seed)

@@ -14,7 +14,7 @@ from report_folders import write_rows
 from skimage import data as skimage_data
 from torch import nn
 
-from experiments import compare, comparison, cost, evaluate, findings, plots, tables
+from experiments import compare, comparison, cost, evaluate, findings, plots, sources, tables
 from experiments.findings import PUBLISHED
 
 IMAGES = [f"{i:02}" for i in range(1, 13)]
@@ -161,8 +161,7 @@ def test_training_noise_against_test_noise_is_drawn(run_compare, tmp_path):
     assert all("protocol kair" in title for title in titles)
     for file in folder.glob("figure-*.png"):
         assert np.asarray(Image.open(file).convert("L")).std() > 5
-    sources = comparison.find([tmp_path / "s"])
-    rows = comparison.frame(sources)
+    rows = comparison.frame(sources.find([tmp_path / "s"]))
     means = comparison.means(rows[rows["trained"].notna()], ["trained", "noise", "level"], ["psnr"])
     grid = comparison.mismatch(means)
     assert list(grid.columns) == list(grid.index) == ["sigma15", "sigma25", "sigma50"]

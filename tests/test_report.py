@@ -160,7 +160,7 @@ def test_a_comparison_is_told_whole(tmp_path):
 
 def test_other_noise_is_warned_of(tmp_path):
     build.evaluation(tmp_path / "sweep" / "a")
-    build.evaluation(tmp_path / "sweep" / "b", noisy_psnr=20.0)
+    build.evaluation(tmp_path / "sweep" / "b", model="unet", noisy_psnr=20.0)
     html, text = both(tmp_path / "sweep")
     assert "did not see the same noise" in html
     assert "did not see the same noise" in text
@@ -173,7 +173,7 @@ def test_a_sweep_merges_seeds_and_tells_the_rest_apart(tmp_path):
     build.write_rows(tmp_path / "sweep" / "4" / "metrics.csv", [{"step": 0, "train/loss": 1}])
     study = folders.read(tmp_path / "sweep")
     labels = [method.label for method in study.methods]
-    assert labels[:3] == ["xdncnn, num_layers=17", "xdncnn, num_layers=9", "dncnn"]
+    assert labels[:3] == ["xdncnn num_layers=17", "xdncnn num_layers=9", "dncnn"]
     assert study.methods[0].seeds == [0, 1]
     assert any("no results" in warning for warning in study.warnings)
     assert "dncnn" in page.render(study)
@@ -181,10 +181,10 @@ def test_a_sweep_merges_seeds_and_tells_the_rest_apart(tmp_path):
 
 def test_evaluations_of_one_checkpoint_are_one_method(tmp_path):
     for level in (15, 50):
-        folder = build.evaluation(tmp_path / "s" / str(level), drawn=False, level=level)
-        (folder / "config.yaml").write_text(f"noise: {{sigma: {level}}}\noutput: {folder}\n")
+        build.evaluation(tmp_path / "s" / str(level), drawn=False, level=level)
     again = build.evaluation(tmp_path / "s" / "again", drawn=False, level=50)
-    (again / "config.yaml").write_text("noise: {sigma: 50}\nself_ensemble: true\n")
+    (again / "overrides.yaml").write_text("- noise=sigma50\n- model.strength=2\n")
+    build.evaluation(tmp_path / "s" / "copy", drawn=False, level=50)  # adds nothing
     study = folders.read(tmp_path / "s")
     assert sorted(len(method.rows) for method in study.methods) == [3, 6]
     assert len({method.label for method in study.methods}) == 2

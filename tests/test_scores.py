@@ -15,30 +15,82 @@ from denoisers.schedulers import warmup_cosine_factor
 
 
 def pairs():
+    """Random, constant, at SSIM's smallest size, coloured, and larger than is measured at once; estimate and clean."""
     generator = torch.Generator().manual_seed(0)
-    for shape in [(1, 11, 11), (1, 64, 48), (3, 40, 61), (3, 200, 300)]:
+    for shape in [(1, 11, 11), (1, 64, 48), (3, 40, 61), (3, 200, 300), (1, 700, 900), (3, 640, 801)]:
         clean = torch.rand(shape, generator=generator)
         yield clean, (clean + 0.1 * torch.randn(shape, generator=generator)).clamp(0, 1)
     yield torch.full((1, 16, 16), 0.3), torch.full((1, 16, 16), 0.4)
-
-
-@pytest.mark.parametrize(("clean", "estimate"), pairs())
-def test_psnr_and_ssim_equal_scikit_images(clean, estimate):
-    a, b = (image.permute(1, 2, 0).numpy() for image in (clean, estimate))
-    assert psnr(estimate[None], clean[None]).item() == pytest.approx(
-        peak_signal_noise_ratio(a, b, data_range=1), abs=1e-5
+    yield (
+        torch.full((3, 30, 20), 0.5),
+        torch.full((3, 30, 20), 0.5) + 0.01 * torch.randn(3, 30, 20, generator=generator),
     )
-    theirs = structural_similarity(
-        a.astype(float),
-        b.astype(float),
-        data_range=1,
-        channel_axis=2,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-        full=True,
-    )[1][5:-5, 5:-5]
-    assert ssim(estimate[None], clean[None]).item() == pytest.approx(theirs.mean(), abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("definition", "settings", "border"),
+    [
+        ("gaussian", {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}, 5),
+        ("uniform", {}, 3),
+    ],
+)
+@pytest.mark.parametrize(("clean", "estimate"), pairs(), ids=lambda image: "x".join(map(str, image.shape)))
+def test_psnr_and_ssim_equal_scikit_images(clean, estimate, definition, settings, border):
+    """scikit-image's valid region: what lies within half a window of the border is left out."""
+    a, b = (image.permute(1, 2, 0).double().numpy() for image in (clean, estimate))
+    scores = Score(quantize=False, ssim_window=definition)(estimate[None], clean[None])
+    assert scores["psnr"].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-9)
+    theirs = structural_similarity(a, b, data_range=1, channel_axis=2, full=True, **settings)[1]
+    assert scores["ssim"].item() == pytest.approx(theirs[border:-border, border:-border].mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("clean", "estimate"), pairs(), ids=lambda image: "x".join(map(str, image.shape)))
+def test_the_differentiable_metrics_are_the_same(clean, estimate):
+    scores = Score(quantize=False)(estimate[None], clean[None])
+    assert psnr(estimate[None], clean[None]).item() == pytest.approx(scores["psnr"].item(), abs=2e-5)
+    assert ssim(estimate[None], clean[None]).item() == pytest.approx(scores["ssim"].item(), abs=2e-5)
+
+
+def matlab_ssim(a, b):
+    """The index as its authors' MATLAB program computes it, of images in 0–255: window, sums, constants, one by one."""
+    x = np.arange(11) - 5
+    window = np.exp(-(x[:, None] ** 2 + x[None] ** 2) / (2 * 1.5**2))
+    window /= window.sum()
+    views = (np.lib.stride_tricks.sliding_window_view(image, (11, 11)) for image in (a, b))
+    va, vb = (np.ascontiguousarray(view) for view in views)
+    mu_a, mu_b = (np.einsum("hwij,ij->hw", view, window) for view in (va, vb))
+    var_a, var_b = (
+        np.einsum("hwij,ij->hw", (view - mu[..., None, None]) ** 2, window) for view, mu in ((va, mu_a), (vb, mu_b))
+    )
+    cov = np.einsum("hwij,hwij,ij->hw", va - mu_a[..., None, None], vb - mu_b[..., None, None], window)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    index = (2 * mu_a * mu_b + c1) * (2 * cov + c2) / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2))
+    return index.mean()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_ssim_of_kair_is_matlabs(compose, channels):
+    score = instantiate(compose("protocol=kair").protocol.score)
+    clean = torch.rand(1, channels, 90, 70).mul(255).round() / 255
+    estimate = clean + 0.2 * torch.randn_like(clean)
+    saved = estimate.clamp(0, 1).mul(255).round().double().numpy()[0]
+    theirs = np.mean([matlab_ssim(a, b) for a, b in zip(saved, clean[0].double().numpy() * 255, strict=True)])
+    assert score(estimate, clean)["ssim"].item() == pytest.approx(theirs, abs=1e-6)
+
+
+def test_border_and_luma_are_left_out_before_anything_is_measured():
+    clean, noise = torch.rand(1, 3, 40, 50), 0.1 * torch.randn(1, 3, 40, 50)
+    framed = noise.clone()
+    framed[..., 4:-4, 4:-4] = 0
+    score = Score(quantize=False, border=4)
+    assert score(clean + framed, clean)["psnr"].isinf()
+    inner = (..., slice(4, -4), slice(4, -4))
+    for metric, value in Score(quantize=False)((clean + noise)[inner], clean[inner]).items():
+        assert score(clean + noise, clean)[metric].item() == pytest.approx(value.item(), abs=1e-9)
+    colour = torch.tensor([1.0, -65.481 / 128.553, 0.0]).view(1, 3, 1, 1)  # changes no luma
+    grey = clean * 0.4 + 0.3
+    assert Score(quantize=False, luma=True)(grey + 0.1 * colour, grey)["psnr"] > 100
+    assert Score(quantize=False, luma=True)(grey.mean(1, keepdim=True), grey.mean(1, keepdim=True))["psnr"].isinf()
 
 
 def test_the_mean_is_over_images_not_pixels():

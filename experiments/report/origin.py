@@ -4,9 +4,9 @@ import os
 import re
 from typing import Any
 
-from experiments.report.labels import line
-from experiments.report.study import Cell, Source, Study, Table
+from experiments.report.study import Cell, Study, Table
 from experiments.report.tables import cost_cell
+from experiments.sources import Source
 
 COLUMNS = {
     "seed": "seed",
@@ -69,3 +69,8 @@ def configurations(study: Study) -> list[tuple[str, str]]:
         for source in method.sources
         if source.config
     ]
+
+
+def line(value: Any) -> str:
+    """A fact in one line."""
+    return ", ".join(f"{key} {v}" for key, v in value.items()) if isinstance(value, dict) else str(value)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.sources import Source
+
 Score = float | str | None  # a number, the reason why there is none, or not applicable
 TIMES = ("cpu_ms", "gpu_ms", "train_seconds", "wall_seconds")
 
@@ -15,6 +17,7 @@ class Row:
     Attributes:
         level: σ on the 0–255 scale.
         folder: whose ``pictures`` show it.
+        seed: of the training.
         scores: column → value: ``psnr``, ``noisy_psnr``, ``seconds``, ….
     """
 
@@ -26,6 +29,7 @@ class Row:
     realisation: str
     folder: Path
     scores: dict[str, Score]
+    seed: Any = None
 
     @property
     def pictures(self) -> Path:
@@ -33,32 +37,12 @@ class Row:
 
 
 @dataclass
-class Source:
-    """A run's or an evaluation's folder.
-
-    Attributes:
-        summary: of ``summary.json``; empty where it is absent.
-        config: the text of ``config.yaml``.
-        written: the day of its summary.
-    """
-
-    folder: Path
-    kind: str
-    summary: dict[str, Any]
-    config: str
-    written: str
-
-    @property
-    def seed(self) -> Any:
-        return self.summary.get("seed")
-
-
-@dataclass
 class Curve:
-    """A training's quantities → steps and values, thinned."""
+    """A training's quantities → steps and values, thinned; ``run`` is its folder."""
 
     label: str
     series: dict[str, tuple[list[float], list[float]]]
+    run: Path
 
 
 @dataclass
