@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from conftest import choices, learns
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -23,6 +24,7 @@ from denoisers.classical.tv import TotalVariation
 from denoisers.classical.wavelet import Wavelet
 from denoisers.metrics import psnr
 from denoisers.tiles import tiled
+from experiments import tune
 from experiments.cli import explanation
 
 CLASSICAL = [name for name in choices("model") if not learns(name) and name != "identity"]
@@ -248,3 +250,15 @@ def test_bm3d_on_a_published_image(compose, real_data):
         noisy, level = instantiate(cfg.protocol.realisation)(noise, clean, 0)
         values.append(score.psnr(method(noisy[None], level[None]), clean[None]).item())
     assert values == pytest.approx([30.300], abs=0.02)  # measured with bm3d 4.0.3
+
+
+def test_tune_finds_the_best_value_of_its_grid(monkeypatch, capfd):
+    """A blur of 0.8 pixels is better than none at σ = 25, and none is better at σ = 5."""
+    arguments = ["model=gaussian_filter", "data=sample", "images=2", "sigmas=[5,25]", "workers=2"]
+    code, printed = call(monkeypatch, capfd, tune.main, *arguments, "grid.gaussian_filter.blur=[0.1,0.8]")
+    assert code == 0, printed
+    assert "blur: {5: 0.1, 25: 0.8}" in printed
+    assert "protocol kair" in printed
+    code, printed = call(monkeypatch, capfd, tune.main, "model=dncnn")
+    assert code == 2
+    assert "has no grid for it" in printed
