@@ -99,9 +99,6 @@ def main(cfg: DictConfig) -> None:
     require_known(cfg.metrics, METRICS, "metrics")
     found = gather(cfg, run_dir)
 
-    from rich.console import Console
-    from rich.markdown import Markdown
-
     from datamodules.files import write_text
     from experiments import comparison, findings, plots, provenance, report, sources
 
@@ -121,13 +118,14 @@ def main(cfg: DictConfig) -> None:
         best = str(each.groupby("method", sort=False)["psnr"].mean().idxmax())
         tables += filter(None, (findings.difference_table(rows, cfg.baseline or best), findings.published_table(each)))
 
+    shown = tables[1:] if down == ["method"] else tables  # a report has the means of each method in any case
     drawn = []
     for number, (title, figure) in enumerate(findings.figures(rows, costs).items(), start=1):
         plots.save(figure, run_dir / f"figure-{number}.png")
         drawn.append({"title": title, "file": f"figure-{number}.png"})
     preset: Any = cfg.get("comparison") or {}
     facts = {"title": preset.get("title", " · ".join(dict.fromkeys(names))), "description": ""}
-    facts |= {"methods": methods(found, names, costs, run_dir), "tables": [one.plain() for one in tables]}
+    facts |= {"methods": methods(found, names, costs, run_dir), "tables": [one.plain() for one in shown]}
     facts |= {"figures": drawn, "hardware": provenance.hardware(), "versions": provenance.versions()}
     facts |= {"commit": provenance.commit()}
     written = rows[rows["method"] != comparison.NOISY]
@@ -138,7 +136,8 @@ def main(cfg: DictConfig) -> None:
     write_text(run_dir / "table.md", "\n".join(one.markdown() for one in tables))
     write_text(run_dir / "table.tex", "\n".join(one.latex() for one in tables))
     write_text(run_dir / "comparison.json", json.dumps(facts, indent=2, ensure_ascii=False, default=float) + "\n")
-    Console().print(Markdown("\n".join(one.markdown() for one in tables)))
+    for one in tables:
+        one.show()
     log.info(f"tables      {run_dir / 'table.md'}, .tex, .csv")
     if cfg.report:
         for path in report.write(run_dir):

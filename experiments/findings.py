@@ -65,7 +65,10 @@ def means_table(
         notes.append("± is the standard deviation over seeds")
     if priced:
         notes.append("MACs, times and memory are those of one 256×256 image in float32")
-    where = "" if len(heads) > 1 else f" on {' '.join(map(str, heads[0]))}"
+    fixed = [
+        f"protocol {part}" if axis == "protocol" else str(part) for axis, part in zip(across, heads[0], strict=True)
+    ]
+    where = "" if len(heads) > 1 else f" on {', '.join(fixed)}"
     return Table(f"Mean results{where}", [*columns, *(COSTS[c][0] for c in priced)], body, "; ".join(notes) + ".", best)
 
 

@@ -28,18 +28,18 @@ def carry_out(preset: Mapping[str, Any], folder: Path, root: str) -> list[Path]:
     Raises:
         UserError: a training or an evaluation has failed, or was made with something else.
     """
-    evaluations = []
+    evaluations, at = [], f"data_root={resume.quoted(Path(root))}"
     for name, method in ((name, method) for name, method in preset["methods"].items() if method):
         for seed in preset["seeds"] if "train" in method else [None]:
             place = name if seed is None else f"{name}-{seed}"
             what = method.get("evaluate", [])
             if "train" in method:
                 run = folder / "runs" / place
-                done(TRAIN, run, [*preset["training"], *method["train"], f"seed={seed}", f"data_root={root}"])
+                done(TRAIN, run, [*preset["training"], *method["train"], f"seed={seed}", at])
                 what = [f"checkpoint={resume.quoted(run)}"]
             for number, case in enumerate(preset["cases"]):
                 target = folder / "evaluations" / f"{place}-{number}"
-                done(EVALUATE, target, [*what, *case, f"data_root={root}"])
+                done(EVALUATE, target, [*what, *case, at])
                 evaluations.append(target)
     return evaluations
 
@@ -47,7 +47,8 @@ def carry_out(preset: Mapping[str, Any], folder: Path, root: str) -> list[Path]:
 def evaluated(checkpoint: Path, case: Sequence[str], folder: Path, root: str) -> Path:
     """The folder of a checkpoint file's evaluation."""
     target = folder / "evaluations" / "-".join(checkpoint.with_suffix("").parts[-3:])
-    done(EVALUATE, target, [f"checkpoint={resume.quoted(checkpoint)}", *case, f"data_root={root}"])
+    at = f"data_root={resume.quoted(Path(root))}"
+    done(EVALUATE, target, [f"checkpoint={resume.quoted(checkpoint)}", *case, at])
     return target
 
 

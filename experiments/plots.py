@@ -57,15 +57,13 @@ def pareto(points: pd.DataFrame, costs: dict[str, str], title: str) -> Figure:
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2 * len(costs), 4.2))
-        panels = figure.subplots(1, len(costs), squeeze=False)[0]
+        panels, names = figure.subplots(1, len(costs), squeeze=False)[0], points["method"].tolist()
         for panel, (column, label) in zip(panels, costs.items(), strict=True):
             known = points[points[column] > 0].reset_index(drop=True)
             kept = known.iloc[front(known[column].tolist(), known["psnr"].tolist())]
             panel.plot(kept[column], kept["psnr"], color="0.6", linewidth=1, zorder=1)
-            for index, point in known.iterrows():
-                panel.scatter(
-                    point[column], point["psnr"], s=45, zorder=2, label=point["method"], **look(int(str(index)))
-                )
+            for _, point in known.iterrows():
+                panel.scatter(point[column], point["psnr"], s=45, zorder=2, **look(names.index(point["method"])))
             annotate(panel, known[column].tolist(), known["psnr"].tolist(), known["method"].tolist())
             panel.set(xscale="log", xlabel=label, ylabel="PSNR (dB)")
             panel.margins(x=0.25, y=0.15)

@@ -2,10 +2,17 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import rich.box
+import rich.table
+from rich.console import Console
+from rich.markup import escape
+
+SHORT = 24  # a column of such cells is never broken
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "σ": r"$\sigma$", "×": r"$\times$", "–": "--", "−": "$-$"}
 )
@@ -55,6 +62,26 @@ class Table:
         form = "l" + "r" * (len(self.columns) - 1)
         begin = [r"\begin{table}", rf"  \caption{{{caption}}}", rf"  \begin{{tabular}}{{{form}}}", r"  \hline"]
         return "\n".join([*begin, head, r"  \hline", *body, r"  \hline", r"  \end{tabular}", r"\end{table}"]) + "\n"
+
+    def rich(self) -> rich.table.Table:
+        """For the terminal: titles are broken at their blanks, figures never."""
+        shown = rich.table.Table(
+            title=self.title, caption=self.note or None, title_justify="left", caption_justify="left"
+        )
+        shown.box, shown.padding, shown.pad_edge = rich.box.SIMPLE_HEAD, (0, 1, 0, 0), False
+        for j, column in enumerate(self.columns):
+            widest = max(len(row[j]) for row in self.rows)
+            heading = "\n".join(textwrap.wrap(column, max(widest, *map(len, column.split()))))
+            shown.add_column(heading, justify="right" if j else "left", no_wrap=widest <= SHORT, vertical="bottom")
+        for i, row in enumerate(self.rows):
+            shown.add_row(*(f"[bold]{escape(c)}[/]" if (i, j) in self.best else escape(c) for j, c in enumerate(row)))
+        return shown
+
+    def show(self) -> None:
+        """Prints it, on lines as long as its figures need."""
+        console = Console()
+        console.width = max(console.width, console.measure(self.rich()).minimum)
+        console.print(self.rich())
 
     def csv(self) -> str:
         """Comma-separated values, title and note left out."""

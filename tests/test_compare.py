@@ -3,12 +3,18 @@
 import csv
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 from command_line import call
+from conftest import CONF, ROOT, choices
+from omegaconf import OmegaConf
 from PIL import Image
 from report_folders import write_rows
 from skimage import data as skimage_data
@@ -284,6 +290,33 @@ def test_a_preset_trains_evaluates_compares_and_goes_on(monkeypatch, capfd, tmp_
     assert "was made with" in printed
 
 
+def test_ctrl_c_stops_a_preset_in_good_order_and_it_goes_on(monkeypatch, capfd, tmp_path, pictures):
+    training = (
+        f"[experiment=debug,data=folder,data.path={pictures},channels=1,model.num_features=4,trainer.max_steps=150]"
+    )
+    folder = tmp_path / "c"
+    arguments = [
+        *preset(pictures),
+        f"comparison.training={training}",
+        f"run_dir={folder}",
+        "cost=false",
+        "report=false",
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "experiments.compare", *arguments], cwd=ROOT)
+    run = folder / "runs" / "unet-0"
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert not (run / "summary.json").exists()
+    code, printed = call(monkeypatch, capfd, compare.main, *arguments)
+    assert code == 0, printed
+    assert f"train.py resume='{run}'" in printed
+    assert json.loads((run / "summary.json").read_text())["steps"] == 150
+
+
 def test_a_preset_whose_training_fails_says_so(monkeypatch, capfd, tmp_path, pictures):
     arguments = preset(pictures, "comparison.training=[data=folder,data.path=/nowhere]")
     code, printed = call(monkeypatch, capfd, compare.main, *arguments, f"run_dir={tmp_path / 'c'}")
@@ -293,9 +326,6 @@ def test_a_preset_whose_training_fails_says_so(monkeypatch, capfd, tmp_path, pic
 
 
 def test_presets_name_choices_that_exist():
-    from conftest import CONF, choices
-    from omegaconf import OmegaConf
-
     for path in (CONF / "comparison").glob("*.yaml"):
         spec = OmegaConf.load(path)
         typed = [*spec.get("training", []), *(o for case in spec.get("cases", []) for o in case)]
