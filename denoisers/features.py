@@ -181,6 +181,7 @@ class Features(nn.Module):
         found = {}
         with torch.autocast(image.device.type, enabled=False):
             x = (image.to(self.mean.dtype) - self.mean) / self.std  # grey becomes three equal channels here
+            x = x.contiguous(memory_format=torch.channels_last)  # in which convolutions are fastest
             for name, layer in self.layers.items():
                 x = layer(x)
                 if name in self.taps:
@@ -208,7 +209,7 @@ def load(net: Net, taps: Sequence[str], directory: str | Path) -> Features:
     weights = read_weights(backbone_file(net, directory), own, BACKBONES[net].title, BACKBONES[net].remedy)
     for key, tensor in own.items():
         tensor.copy_(weights[key])
-    return features
+    return features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor], title: str, remedy: str) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ def layer_distance(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
     Each pixel's vector of channels is brought to length 1; one of zeros stays.
     """
     difference = F.normalize(a, dim=1, eps=1e-10) - F.normalize(b, dim=1, eps=1e-10)
-    return (head * difference.square()).sum(dim=1).mean(dim=(1, 2))
+    with torch.autocast(a.device.type, enabled=False):
+        return F.conv2d(difference.square(), head).mean(dim=(1, 2, 3))  # a sum over channels, in their order in memory
 
 
 class LPIPS(nn.Module):
@@ -63,13 +64,11 @@ class LPIPS(nn.Module):
         Raises:
             ValueError: see :meth:`denoisers.features.Features.forward`.
         """
-        ours = self.features(estimate)
         with torch.no_grad():
             theirs = self.features(clean)
-        return sum(
-            (layer_distance(ours[tap], theirs[tap], self.get_buffer(f"{tap}_head")) for tap in ours),
-            start=torch.zeros_like(estimate[:, 0, 0, 0]),
-        )
+        ours = self.features(estimate)
+        layers = [layer_distance(ours[tap], theirs[tap], self.get_buffer(f"{tap}_head")) for tap in ours]
+        return torch.stack(layers).sum(dim=0)
 
 
 class LPIPSLoss(LPIPS):

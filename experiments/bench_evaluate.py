@@ -48,20 +48,21 @@ def main(cfg: DictConfig) -> None:
             pictures=Path(pictures),
             trained=None,
         )
-        task.prepare(scoring.device_of(0))
         seconds = {"evaluate": 0.0, "bare": 0.0}
         items = splits.test if len(splits.test) > 10 else splits.test * 8
+        rows = scoring.rows(task, [*items[:WARM_UP], *items, items[0]], processes=1)
         for number, item in enumerate([*items[:WARM_UP], *items]):
             header = task.headers[item.files[0]]
-            noisy = torch.rand(1, cfg.channels, header.height, header.width, device=task.device)
+            noisy = torch.rand(1, cfg.channels, header.height, header.width, device=scoring.device_of(0))
             for name in seconds:
                 started = time.perf_counter()
                 if name == "evaluate":
-                    task(item, 0)
+                    next(rows)
                 else:
                     with torch.inference_mode():
                         task.network(noisy).cpu()
                 seconds[name] += (time.perf_counter() - started) * (number >= WARM_UP)
+        rows.close()
     ratio = seconds["evaluate"] / seconds["bare"]
     Console().print(
         f"evaluation of {len(items)} images ({cfg.axes.data}, {', '.join(cfg.metrics)}, pictures): "

@@ -131,7 +131,7 @@ def main(cfg: DictConfig) -> None:
     written = rows[rows["method"] != comparison.NOISY]
     written = written.assign(folder=[os.path.relpath(folder, run_dir.resolve()) for folder in written["folder"]])
     write_text(run_dir / "per_image.csv", written.to_csv(index=False))
-    write_text(run_dir / "means.csv", means.to_csv(index=False))
+    write_text(run_dir / "means.csv", means.drop(columns=[f"{metric}_why" for metric in metrics]).to_csv(index=False))
     write_text(run_dir / "table.csv", tables[0].csv())
     write_text(run_dir / "table.md", "\n".join(one.markdown() for one in tables))
     write_text(run_dir / "table.tex", "\n".join(one.latex() for one in tables))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from experiments.results import Row, read_rows
+from experiments.results import UNAVAILABLE, Row, read_rows
 from experiments.sources import Source, labels
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def means(rows: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]) -> pd
     """For each combination of the axes: the mean over images and realisations of each metric.
 
     With several seeds it is the mean of their means, and ``METRIC_std`` their standard deviation (n − 1); ``images``
-    and ``seeds`` say how many there are. A metric that some image lacks has none.
+    and ``seeds`` say how many there are. A metric that some image lacks is nan, and ``METRIC_why`` what to print.
     """
     found = []
     for key, group in rows.groupby(list(axes), sort=False, dropna=False):
@@ -65,6 +65,7 @@ def means(rows: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]) -> pd
             row |= {
                 metric: float(np.mean(centre)),
                 f"{metric}_std": float(np.std(centre, ddof=1)) if len(centre) > 1 else np.nan,
+                f"{metric}_why": UNAVAILABLE if UNAVAILABLE in group[metric].tolist() else "–",
             }
         found.append(row)
     return pd.DataFrame(found)

@@ -77,7 +77,7 @@ def value_text(row: Mapping[str, Any] | None, metric: str) -> str:
     if row is None:
         return "–"
     if pd.isna(row[metric]):
-        return "unavailable"
+        return str(row[f"{metric}_why"])
     spread = row[f"{metric}_std"]
     return format(row[metric], FORMATS[metric]) + ("" if pd.isna(spread) else f" ± {spread:{FORMATS[metric]}}")
 

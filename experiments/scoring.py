@@ -3,8 +3,8 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
@@ -24,7 +24,7 @@ from denoisers.metrics import Score, saved
 from denoisers.tiles import tiled
 from experiments.cli import UserError
 from experiments.results import DIGITS, UNAVAILABLE, Row, label
-from experiments.strips import file_name, write
+from experiments.strips import Views, file_name, write
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Scoring:
         small = torch.full((1, self.channels, 32, 32), 0.5, device=device)
         self.estimate(small, torch.full((1, 1, 1, 1), 0.1, device=device))
 
-    def __call__(self, item: Item, draw: int) -> Row:
-        """The row of one image and realisation; writes the pictures of its first one."""
+    def __call__(self, item: Item, draw: int) -> tuple[Row, Views]:
+        """The row of one image and realisation, and its views."""
         read = {
             view: to_tensor(decode_as(path, self.headers[path], self.channels)) for view, path in item.views.items()
         }
@@ -84,12 +84,15 @@ class Scoring:
         estimate = self.estimate(noisy[None], None if level is None else level[None])[0]
         seconds = time.perf_counter() - started
         row = label(item.name, item.set, self.noise_name, level, self.protocol, draw) | {"trained": self.trained}
-        row |= self.measured(estimate, clean) | {"seconds": round(seconds, DIGITS)}
-        row |= {f"noisy_{metric}": value for metric, value in self.measured(noisy, clean).items()}
-        if self.pictures and draw == 0:
-            views = {"clean": clean} if clean is not None else {}
-            write({**views, "noisy": noisy, "estimate": estimate}, self.pictures / item.set / file_name(item.name))
-        return row
+        row |= self.measured(estimate, clean, self.metrics) | {"seconds": round(seconds, DIGITS)}
+        of_noisy = self.measured(noisy, clean, [metric for metric in self.metrics if metric != "lpips"])
+        row |= {f"noisy_{metric}": value for metric, value in of_noisy.items()}
+        return row, {**({} if clean is None else {"clean": clean}), "noisy": noisy, "estimate": estimate}
+
+    def draw(self, row: Row, views: Views) -> None:
+        """Writes the pictures of an image's first realisation."""
+        if self.pictures and row["realisation"] == 0:
+            write(views, self.pictures / row["set"] / file_name(row["image"]))
 
     @torch.inference_mode()
     def estimate(self, noisy: Tensor, level: Tensor | None) -> Tensor:
@@ -98,12 +101,12 @@ class Scoring:
         return tiled(self.network, noisy.to(self.device), level).float().cpu()
 
     @torch.inference_mode()
-    def measured(self, estimate: Tensor, clean: Tensor | None) -> Row:
+    def measured(self, estimate: Tensor, clean: Tensor | None, metrics: Sequence[str]) -> Row:
         """Metric → value of an image [C, H, W]; None without a clean image, for nothing is invented."""
         if clean is None:
-            return dict.fromkeys(self.metrics)
+            return dict.fromkeys(metrics)
         functions = {"psnr": self.score.psnr, "ssim": self.score.ssim, "lpips": self.perceptual}
-        values = {metric: functions[metric](estimate[None], clean[None]) for metric in self.metrics}
+        values = {metric: functions[metric](estimate[None], clean[None]) for metric in metrics}
         return {m: v if isinstance(v, str) else round(v.item(), DIGITS) for m, v in values.items()}
 
     def perceptual(self, estimate: Tensor, clean: Tensor) -> Tensor | str:
@@ -128,7 +131,9 @@ def _begin(scoring: Scoring, numbers: Any, threads: int) -> None:
 
 
 def _score(item: Item, draw: int) -> Row:
-    return _scoring(item, draw)
+    row, views = _scoring(item, draw)
+    _scoring.draw(row, views)
+    return row
 
 
 def device_of(number: int) -> torch.device:
@@ -137,7 +142,7 @@ def device_of(number: int) -> torch.device:
     return torch.device("cuda", number % gpus) if gpus else torch.device("cpu")
 
 
-def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Iterator[Row]:
+def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Generator[Row, None, None]:
     """The rows of the items, in their order, each realisation after the other, as they are done.
 
     Raises:
@@ -146,7 +151,14 @@ def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Iterator[Ro
     tasks = [(item, draw) for item in items for draw in range(scoring.realisation.draws if item.clean else 1)]
     if processes == 1:
         scoring.prepare(device_of(0))
-        yield from (scoring(*task) for task in tasks)
+        with ThreadPoolExecutor(1) as painter:  # mostly waits for the disk
+            painted = painter.submit(lambda: None)
+            for task in tasks:
+                row, views = scoring(*task)
+                painted.result()
+                painted = painter.submit(scoring.draw, row, views)
+                yield row
+            painted.result()
         return
     threads = max(1, torch.get_num_threads() // processes)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # what the processes' libraries look at when they start
