@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import resume
 from experiments.cli import UserError, command, did_you_mean, near
+from experiments.sources import TRAINING
 
 log = logging.getLogger(__name__)
 METRICS = ("psnr", "ssim", "lpips")
@@ -97,6 +98,8 @@ def methods(sources: Sequence[Any], names: Sequence[str], costs: dict[str, dict[
 def main(cfg: DictConfig) -> None:
     run_dir = near(HydraConfig.get().runtime.output_dir)
     require_known(cfg.metrics, METRICS, "metrics")
+    plain_axes = [axis for axis in [*cfg.rows, *cfg.columns] if "." not in axis]  # others are known by what was typed
+    require_known(plain_axes, [*AXES, *TRAINING, "checkpoint"], "rows and columns")
     found = gather(cfg, run_dir)
 
     from datamodules.files import write_text
