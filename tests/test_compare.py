@@ -60,9 +60,13 @@ def run_compare(monkeypatch, capfd, tmp_path):
 
 
 def cells(folder, number=0):
-    """A table of a comparison: (row's name, column) → text."""
-    table = json.loads((folder / "comparison.json").read_text())["tables"][number]
-    return {(row[0], column): cell for row in table["rows"] for column, cell in zip(table["columns"], row, strict=True)}
+    """A table of a comparison, the means first: (row's name, column) → text."""
+    if number == 0:
+        columns, *rows = csv.reader((folder / "table.csv").open())
+    else:
+        table = json.loads((folder / "comparison.json").read_text())["tables"][number - 1]
+        columns, rows = table["columns"], table["rows"]
+    return {(row[0], column): cell for row in rows for column, cell in zip(columns, row, strict=True)}
 
 
 def values(centre, spread=1.0, seed=0):
@@ -79,7 +83,7 @@ def test_means_differences_and_published_values_by_hand(run_compare, tmp_path):
     assert shown["bm3d", "PSNR"] == f"{np.mean(theirs):.2f}"
     assert (shown["noisy", "PSNR"], shown["noisy", "SSIM"]) == ("20.00", "0.4000")
     assert shown["dncnn", "LPIPS"] == "unavailable"
-    assert "Set12 sigma25 kair" in printed
+    assert "Set12, sigma25, protocol kair" in printed
 
     difference = np.array(theirs) - ours
     half = scipy.stats.t.ppf(0.975, 11) * difference.std(ddof=1) / math.sqrt(12)
@@ -229,9 +233,14 @@ def test_costs_of_a_convolution_by_hand():
     assert found["size_mb"] == pytest.approx(586 * 4e-6)
     assert found["macs"] == 256 * 256 * 9 * 65
     assert found["cpu_ms"] > 0
-    if cost.CLEAR.exists():
-        assert found["peak_mb"] > 0.9 * 64 * 256 * 256 * 4 / 1e6
     assert cost.measure(Same(), 1)["macs"] is None
+
+
+def test_memory_is_measured_in_a_process_of_its_own():
+    if not cost.CLEAR.exists():
+        pytest.skip("this system does not tell the peak of a process's memory")
+    found = cost.measure_apart(None, {"_target_": "denoisers.networks.simple_cnn.SimpleCNN"}, 1)
+    assert 0.9 * 64 * 256 * 256 * 4 / 1e6 < found["peak_mb"] < 200  # of a feature map at least
 
 
 class Same(nn.Module):
@@ -247,19 +256,21 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def preset(pictures, *more):
+def listed(*overrides):
+    """Overrides as a list in an override."""
+    return "[" + ",".join(f'"{override}"' for override in overrides) + "]"
+
+
+def preset(pictures, *training):
     """A preset's command line that takes seconds."""
-    training = f"[experiment=debug,data=folder,data.path={pictures},channels=1,model.num_features=4]"
-    case = f"[data=folder,data.path={pictures},channels=1,noise=sigma25]"
-    methods = (
-        "{bm3d: null, dncnn: null, unet: {train: [model=dncnn, model.num_layers=2]}, m: {evaluate: [model=median]}}"
-    )
+    place = ["data=folder", f"data.path={pictures}", "channels=1"]
     return [
         "comparison=set12",
-        f"comparison.training={training}",
-        f"comparison.cases=[{case}]",
-        f"comparison.methods={methods}",
-        *more,
+        f"comparison.training={listed('experiment=debug', *place, 'model.num_features=4', *training)}",
+        f"comparison.cases=[{listed(*place, 'noise=sigma25')}]",
+        f"comparison.methods.bm3d.evaluate={listed('model=median')}",
+        "comparison.methods.dncnn=null",
+        f"comparison.methods.unet.train={listed('model=dncnn', 'model.num_layers=2')}",
     ]
 
 
@@ -270,7 +281,7 @@ def test_a_preset_trains_evaluates_compares_and_goes_on(monkeypatch, capfd, tmp_
     assert code == 0, printed
     shown = cells(folder)
     assert {name for name, _ in shown} == {"noisy", "dncnn", "median"}
-    rows = list(csv.DictReader((folder / "evaluations" / "m-0" / "per_image.csv").open()))
+    rows = list(csv.DictReader((folder / "evaluations" / "bm3d-0" / "per_image.csv").open()))
     assert shown["median", "PSNR"] == f"{np.mean([float(row['psnr']) for row in rows]):.2f}"
     assert shown["dncnn", "parameters"] == "77"
     assert float(shown["dncnn", "training min"]) >= 0
@@ -284,20 +295,21 @@ def test_a_preset_trains_evaluates_compares_and_goes_on(monkeypatch, capfd, tmp_
     assert (folder / "runs" / "unet-0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == weights
 
     code, printed = call(
-        monkeypatch, capfd, compare.main, *arguments, "comparison.seeds=[0]", "comparison.cases=[[data=set12]]"
+        monkeypatch,
+        capfd,
+        compare.main,
+        *arguments,
+        "comparison.seeds=[0]",
+        f"comparison.cases=[{listed('data=set12')}]",
     )
     assert code == 2
     assert "was made with" in printed
 
 
 def test_ctrl_c_stops_a_preset_in_good_order_and_it_goes_on(monkeypatch, capfd, tmp_path, pictures):
-    training = (
-        f"[experiment=debug,data=folder,data.path={pictures},channels=1,model.num_features=4,trainer.max_steps=150]"
-    )
     folder = tmp_path / "c"
     arguments = [
-        *preset(pictures),
-        f"comparison.training={training}",
+        *preset(pictures, "trainer.max_steps=150"),
         f"run_dir={folder}",
         "cost=false",
         "report=false",
@@ -318,7 +330,7 @@ def test_ctrl_c_stops_a_preset_in_good_order_and_it_goes_on(monkeypatch, capfd, 
 
 
 def test_a_preset_whose_training_fails_says_so(monkeypatch, capfd, tmp_path, pictures):
-    arguments = preset(pictures, "comparison.training=[data=folder,data.path=/nowhere]")
+    arguments = preset(pictures, "data.path=/nowhere")
     code, printed = call(monkeypatch, capfd, compare.main, *arguments, f"run_dir={tmp_path / 'c'}")
     assert code == 2
     assert "no such directory: /nowhere" in printed
@@ -327,7 +339,7 @@ def test_a_preset_whose_training_fails_says_so(monkeypatch, capfd, tmp_path, pic
 
 def test_presets_name_choices_that_exist():
     for path in (CONF / "comparison").glob("*.yaml"):
-        spec = OmegaConf.load(path)
+        spec = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         typed = [*spec.get("training", []), *(o for case in spec.get("cases", []) for o in case)]
         typed += [o for method in spec.get("methods", {}).values() if method for os in method.values() for o in os]
         for override in typed:
@@ -347,7 +359,7 @@ def test_a_sweep_of_evaluations_is_compared(monkeypatch, capfd, tmp_path, pictur
     shown = cells(folder)
     noisy = float(shown["identity", f"{pictures.name} sigma50 kair PSNR"])
     assert noisy == float(shown["noisy", f"{pictures.name} sigma50 kair PSNR"])
-    assert noisy == pytest.approx(20 * math.log10(255 / 50), abs=0.7)  # clipping helps
+    assert 20 * math.log10(255 / 50) < noisy < 17  # clipping helps
     assert float(shown["median", f"{pictures.name} sigma15 kair PSNR"]) > 24
 
 
