@@ -21,9 +21,10 @@ def require_odd(**kernels: int) -> None:
             raise ValueError(f"{name}={kernel}: must be odd and at least 1 (1, 3, 5, …)")
 
 
-def same_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> nn.Conv2d:
+def same_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True, dilation: int = 1) -> nn.Conv2d:
     """A convolution that keeps height and width (zero padding), He-initialised (He et al., ICCV 2015)."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    padding = dilation * (kernel_size // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -36,6 +37,24 @@ def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
+
+
+class LevelError(ValueError):
+    """A network that has to be told how strong the noise is was not told."""
+
+
+def level_map(level: Tensor | None, noisy: Tensor, network: str) -> Tensor:
+    """The level of the noise as a map [B, 1, H, W] beside ``noisy`` [B, C, H, W].
+
+    Raises:
+        LevelError: there is none; the message names the network and what to give.
+    """
+    if level is None:
+        raise LevelError(
+            f"{network} has to be told how strong the noise is: give level, the noise's standard deviation on the "
+            "[0, 1] scale (σ/255), as [B, 1, 1, 1] or as a map [B, 1, H, W]"
+        )
+    return level.to(noisy).expand(len(noisy), 1, *noisy.shape[-2:])
 
 
 def channels_last(network: nn.Module) -> nn.Module:
