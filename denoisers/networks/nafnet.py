@@ -76,9 +76,7 @@ class NAFNet(nn.Module):
         require_positive(**{f"encoder_blocks[{i}]": number for i, number in enumerate(encoder_blocks)})
         require_positive(**{f"decoder_blocks[{i}]": number for i, number in enumerate(decoder_blocks)})
         if len(decoder_blocks) != len(encoder_blocks):
-            raise ValueError(
-                f"decoder_blocks={list(decoder_blocks)}: must be {len(encoder_blocks)} numbers, as many as encoder_blocks"
-            )
+            raise ValueError(f"decoder_blocks={list(decoder_blocks)}: must be as many numbers as encoder_blocks")
 
         def blocks(number: int, features: int) -> nn.Sequential:
             return nn.Sequential(*(NAFBlock(features) for _ in range(number)))

@@ -96,7 +96,9 @@ class SCUNet(nn.Module):
         require_positive(channels=channels, num_features=num_features, num_blocks=num_blocks)
         require_positive(head_features=head_features, window_size=window_size)
         if num_features % (2 * head_features):
-            raise ValueError(f"num_features={num_features}: must be a multiple of {2 * head_features}, 2 · head_features")
+            raise ValueError(
+                f"num_features={num_features}: must be a multiple of 2 · head_features={2 * head_features}"
+            )
         self.multiple = 8 * window_size
 
         def blocks(features: int) -> list[nn.Module]:
