@@ -68,6 +68,23 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
+def mirror_to_multiple(image: Tensor, multiple: int, repeat_edge: bool = False) -> Tensor:
+    """[B, C, H, W] → the same with H and W raised to a multiple by mirroring, back and forth where that is needed.
+
+    Args:
+        image: of any size.
+        multiple: of which height and width will be.
+        repeat_edge: ``a b c`` goes on with ``c b a``; otherwise with ``b a``. One pixel is repeated either way.
+    """
+    for dim in (-2, -1):
+        size = image.shape[dim]
+        if size % multiple:
+            period = 2 * size if repeat_edge else max(1, 2 * size - 2)
+            place = torch.arange(size + -size % multiple, device=image.device) % period
+            image = image.index_select(dim, torch.where(place < size, place, period - repeat_edge - place))
+    return image
+
+
 class _DepthwiseConv(torch.autograd.Function):
     """A depthwise convolution (stride 1, same size) whose gradients are convolutions too.
 
