@@ -1,10 +1,13 @@
 """Blocks and rules that two or more networks share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Activate = Callable[[int], nn.Module]  # channels → a new activation
 
 
 def require_positive(**sizes: int) -> None:
@@ -29,6 +32,18 @@ def same_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool 
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
+
+
+def conv_norm(in_channels: int, out_channels: int, kernel_size: int, activate: Activate) -> list[nn.Module]:
+    """Convolution, batch norm, activation."""
+    conv = same_conv(in_channels, out_channels, kernel_size)
+    return [conv, nn.BatchNorm2d(out_channels), activate(out_channels)]
+
+
+def double_conv(in_channels: int, out_channels: int, kernel_size: int, activate: Activate) -> nn.Sequential:
+    """Twice convolution, batch norm, activation: a level of U-Nets."""
+    first = conv_norm(in_channels, out_channels, kernel_size, activate)
+    return nn.Sequential(*first, *conv_norm(out_channels, out_channels, kernel_size, activate))
 
 
 def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
@@ -122,3 +137,27 @@ class DepthwiseConv2d(nn.Conv2d):
         if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or self.bias is None:
             return super().forward(x)
         return _DepthwiseConv.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class SqueezeExcite(nn.Module):
+    """x · gate(W₂ ReLU(W₁ mean(x))), the mean over all pixels: one factor for each image and channel.
+
+    Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018.
+
+    Args:
+        num_features: channels.
+        squeezed: channels between W₁ and W₂.
+        gate: what makes factors of W₂'s output.
+    """
+
+    def __init__(self, num_features: int, squeezed: int, gate: Callable[[], nn.Module] = nn.Sigmoid) -> None:
+        super().__init__()
+        self.factors = nn.Sequential(
+            nn.Conv2d(num_features, squeezed, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(squeezed, num_features, 1),
+            gate(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors(x.mean((2, 3), keepdim=True))

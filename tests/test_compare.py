@@ -246,7 +246,8 @@ def preset(pictures, *more):
     training = f"[experiment=debug,data=folder,data.path={pictures},channels=1,model.num_features=4]"
     case = f"[data=folder,data.path={pictures},channels=1,noise=sigma25]"
     methods = (
-        "{bm3d: null, dncnn: null, unet: {train: [model=dncnn, model.num_layers=2]}, m: {evaluate: [model=median]}}"
+        "{bm3d: null, dncnn: null, light_unet: null, "
+        "unet: {train: [model=dncnn, model.num_layers=2]}, m: {evaluate: [model=median]}}"
     )
     return [
         "comparison=set12",

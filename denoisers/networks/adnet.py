@@ -23,7 +23,7 @@ class ADNet(nn.Module):
     Args:
         channels: 1 (grey) or 3 (RGB).
         num_features: channels between the convolutions.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """

@@ -24,7 +24,7 @@ class DnCNN(nn.Module):
         num_features: channels between them.
         kernel_size: their side, odd.
         norm: whether batch norm follows the convolutions between the first and the last.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """

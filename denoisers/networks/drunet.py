@@ -1,18 +1,16 @@
 """DRUNet: a U-Net of residual blocks without biases, told how strong the noise is."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import level_map, pad_to_multiple, require_positive, same_conv, zero_init
+from denoisers.layers import Activate, level_map, pad_to_multiple, require_positive, same_conv, zero_init
 
 
 class ResidualBlock(nn.Module):
     """x + conv(activation(conv(x))), 3×3, no biases."""
 
-    def __init__(self, num_features: int, activate: Callable[[int], nn.Module]) -> None:
+    def __init__(self, num_features: int, activate: Activate) -> None:
         super().__init__()
         first, second = (same_conv(num_features, num_features, 3, bias=False) for _ in range(2))
         self.res = nn.Sequential(first, activate(num_features), zero_init(second))
@@ -36,7 +34,7 @@ class DRUNet(nn.Module):
         num_layers: resolutions, the finest included.
         num_blocks: residual blocks at each, down and up.
         num_features: channels at the finest resolution, doubled at each coarser one.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """

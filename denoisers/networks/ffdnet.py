@@ -29,7 +29,7 @@ class FFDNet(nn.Module):
         num_features: channels between them; None is 64 for grey, 96 for RGB.
         kernel_size: their side, odd.
         residual: whether it puts out the noise; it is then subtracted, and the untrained network is the identity.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """
