@@ -17,7 +17,7 @@ IPOL = "itermediate_dncnn"  # spelt so in the keys of the IPOL article's FFDNet
 class Architecture(NamedTuple):
     """What a network is called, its class, and its arguments: (shapes by key, prefix of the file's keys) → arguments.
 
-    Of other networks' keys and shapes ``arguments`` makes None, or a KeyError or an IndexError.
+    Of other networks' keys and shapes ``arguments`` makes None, or what is raised when they are not what it looks for.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Architecture(NamedTuple):
         """The arguments, or None where keys and shapes are another's."""
         try:
             return self.arguments(shapes, prefix)
-        except (KeyError, IndexError):
+        except (LookupError, ValueError, ArithmeticError):
             return None
 
 
@@ -93,11 +93,12 @@ def adnet(shapes: Shapes, prefix: str) -> Arguments | None:
 
 
 def drunet(shapes: Shapes, prefix: str) -> Arguments | None:
+    features, into = shapes["m_head.weight"][:2]
     return {
-        "channels": shapes["m_tail.weight"][0],
+        "channels": into - 1,  # the other is the noise map
         "num_layers": 1 + len({key.split(".")[0] for key in shapes if key.startswith("m_down")}),
         "num_blocks": sum(bool(re.fullmatch(r"m_body\.\d+\.res\.0\.weight", key)) for key in shapes),
-        "num_features": shapes["m_head.weight"][0],
+        "num_features": features,
     }
 
 

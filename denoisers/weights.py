@@ -112,7 +112,8 @@ def completed(state: State, expected: Mapping[str, Tensor]) -> State:
 def unknown(path: Path, state: State, prefix: str, rivals: list[Rival]) -> CheckpointError:
     """What is said of a file that is none of the known architectures."""
     if not rivals:
-        rivals = [(one, checkpoint.build({"_target_": one.target}).state_dict()) for one in ARCHITECTURES]
+        with torch.device("meta"):  # shapes alone
+            rivals = [(one, checkpoint.build({"_target_": one.target}).state_dict()) for one in ARCHITECTURES]
 
     def likeness(rival: Rival) -> float:
         expected = rival[1]
