@@ -37,7 +37,8 @@ def shaken(network, seed=0):
     """In double precision, every parameter moved away from where it began, so that each of them shows."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.double().parameters():
-        parameter.data += torch.empty_like(parameter).normal_(0, 0.2, generator=generator)
+        spread = 0.4 / math.sqrt(parameter[0].numel())
+        parameter.data += torch.empty_like(parameter).normal_(0, spread, generator=generator)
     return network.eval()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from denoisers.layers import DepthwiseConv2d, pad_to_multiple, require_positive, zero_init
+from denoisers.layers import pad_to_multiple, require_positive, zero_init
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -28,7 +28,7 @@ class NAFBlock(nn.Module):
         super().__init__()
         self.norm1 = LayerNorm2d(num_features, eps=1e-6)
         self.conv1 = nn.Conv2d(num_features, 2 * num_features, 1)
-        self.conv2 = DepthwiseConv2d(2 * num_features, 3)
+        self.conv2 = nn.Conv2d(2 * num_features, 2 * num_features, 3, padding=1, groups=2 * num_features)
         self.sca = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(num_features, num_features, 1))
         self.conv3 = nn.Conv2d(num_features, num_features, 1)
         self.norm2 = LayerNorm2d(num_features, eps=1e-6)

@@ -71,9 +71,10 @@ class SCUNet(nn.Module):
     Zhang, Li, Liang, Cao, Zhang, Tang, Fan, Timofte and Van Gool, "Practical Blind Image Denoising via
     Swin-Conv-UNet and Data Synthesis", Machine Intelligence Research 2023. 17,943,768 parameters in grey, 17,946,072
     in RGB. Module names are those of the published checkpoints; sizes are padded to a multiple of 64 (8 windows) by
-    repeating the border, as there.
+    repeating the border, as by the authors.
 
-    Deviations: no drop path; the coarser resolutions shift their windows whatever the size of the training crops.
+    Deviations: no drop path; the coarser resolutions shift their windows whatever the size of the training crops; an
+    image is seen whole (the authors' evaluation puts it together from four overlapping parts).
 
     Args:
         channels: 1 (grey) or 3 (RGB).
