@@ -35,11 +35,16 @@ class SpatialGate(nn.Module):
         return x * torch.sigmoid(self.conv(pooled))
 
 
-class CBAM(nn.Sequential):
+class CBAM(nn.Module):
     """The convolutional block attention module: channels first, then space."""
 
     def __init__(self, num_features: int) -> None:
-        super().__init__(ChannelGate(num_features, max(8, num_features // 16)), SpatialGate())
+        super().__init__()
+        self.channels = ChannelGate(num_features, max(8, num_features // 16))
+        self.space = SpatialGate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.space(self.channels(x))
 
 
 class CBAMUNet(UNet):
