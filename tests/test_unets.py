@@ -380,6 +380,12 @@ def test_counts_are_those_of_the_docstrings(compose, model):
         assert f"{expected:,}" in type(network).__doc__
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_defaults_are_those_of_the_configuration(compose, model):
+    network = build(compose, model)
+    assert str(type(network)()) == str(network)
+
+
 def test_light_unet_is_light(compose):
     for channels in (1, 3):
         light, heavy = (build(compose, model, f"channels={channels}") for model in ("light_unet", "res_unet"))
@@ -427,6 +433,10 @@ def test_every_parameter_that_can_matter_learns(compose, model):
                 if isinstance(follower, nn.BatchNorm2d):
                     before_norm.add(f"{path}.{number}.bias")
     assert idle <= before_norm
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        estimate = network(noisy)
+    estimate.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
 @pytest.mark.parametrize("model", MODELS)
