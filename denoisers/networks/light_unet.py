@@ -24,17 +24,15 @@ def pointwise(in_features: int, out_features: int) -> list[nn.Module]:
     return [same_conv(in_features, out_features, 1, bias=False), nn.BatchNorm2d(out_features)]
 
 
-class SeparableConv(nn.Sequential):
+def separable_conv(in_features: int, out_features: int, kernel_size: int, activate: Activate) -> nn.Sequential:
     """Depthwise k×k, then 1×1 convolution, each with batch norm and activation (Howard et al., MobileNets, 2017)."""
-
-    def __init__(self, in_features: int, out_features: int, kernel_size: int, activate: Activate) -> None:
-        super().__init__(
-            DepthwiseConv2d(in_features, kernel_size),
-            nn.BatchNorm2d(in_features),
-            activate(in_features),
-            *pointwise(in_features, out_features),
-            activate(out_features),
-        )
+    return nn.Sequential(
+        DepthwiseConv2d(in_features, kernel_size),
+        nn.BatchNorm2d(in_features),
+        activate(in_features),
+        *pointwise(in_features, out_features),
+        activate(out_features),
+    )
 
 
 class InvertedResidual(nn.Module):
@@ -132,7 +130,7 @@ class LightUNet(nn.Module):
         self.down = nn.ModuleList([first, *(nn.Sequential(block(i, o, stride=2), block(o, o)) for i, o in steps)])
         self.up = nn.ModuleList(nn.Sequential(nn.Conv2d(o, 4 * i, 1), nn.PixelShuffle(2)) for i, o in reversed(steps))
         self.merge = nn.ModuleList(
-            nn.Sequential(SeparableConv(2 * i, i, kernel_size, activate), block(i, i)) for i, _ in reversed(steps)
+            nn.Sequential(separable_conv(2 * i, i, kernel_size, activate), block(i, i)) for i, _ in reversed(steps)
         )
         self.last = zero_init(same_conv(num_features, channels, kernel_size))
 
