@@ -6,12 +6,13 @@ neighbourhood, where ReLU multiplies by a map of zeros and ones computed pixel b
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from denoisers.layers import DepthwiseConv2d, require_odd, require_positive
+from denoisers.layers import Activate, DepthwiseConv2d, require_odd, require_positive
 
 
 class GaussianGate(nn.Module):
@@ -69,30 +70,28 @@ class XUnitD(XUnit):
         return [nn.Conv2d(num_features, num_features, 1), nn.BatchNorm2d(num_features), nn.ReLU()]
 
 
-ActivationName = Literal["relu", "xunit", "xunit_s", "xunit_d"]
-ACTIVATIONS: dict[ActivationName, type[XUnit] | None] = {
-    "relu": None,
-    "xunit": XUnit,
-    "xunit_s": XUnitS,
-    "xunit_d": XUnitD,
+ActivationName = Literal["relu", "gelu", "hardswish", "xunit", "xunit_s", "xunit_d"]
+PLAIN: dict[ActivationName, Callable[[], nn.Module]] = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "gelu": nn.GELU,
+    "hardswish": nn.Hardswish,
 }
+SPATIAL: dict[ActivationName, type[XUnit]] = {"xunit": XUnit, "xunit_s": XUnitS, "xunit_d": XUnitD}
+ACTIVATIONS = [*PLAIN, *SPATIAL]
 
 
-def activation_factory(
-    name: ActivationName, kernel_size: int = 9, gate: GateName = "sigmoid"
-) -> Callable[[int], nn.Module]:
+def activation_factory(name: ActivationName, kernel_size: int = 9, gate: GateName = "sigmoid") -> Activate:
     """A function from a number of channels to a new activation.
 
     Args:
-        name: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
-        kernel_size, gate: for the xUnits, see :class:`XUnit`; ReLU has neither.
+        name: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        kernel_size, gate: for the xUnits, see :class:`XUnit`; the others have neither.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation={name!r}: must be one of {', '.join(ACTIVATIONS)}")
-    spatial = ACTIVATIONS[name]
-    if spatial is None:
-        return lambda num_features: nn.ReLU(inplace=True)
-    return lambda num_features: spatial(num_features, kernel_size, gate)
+    if name in PLAIN:
+        return lambda num_features: PLAIN[name]()
+    return lambda num_features: SPATIAL[name](num_features, kernel_size, gate)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ def find(path: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}: give a run's folder or a .ckpt file")
+        raise CheckpointError(f"no checkpoint at {path}: give a run's folder or a file of weights")
     for name in ("best", "last"):
         if (candidate := path / "checkpoints" / f"{name}.ckpt").is_file():
             return candidate
@@ -58,18 +59,18 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file or a run's folder, on the CPU; only tensors and plain containers are accepted.
+def load_file(path: Path) -> Any:
+    """What a file of weights or a checkpoint holds, on the CPU; only tensors and plain containers are accepted.
 
     Raises:
-        CheckpointError: see :func:`find`; or the file is damaged, does not match the checksum beside it, would run code
-            when read, or is not one of ours.
+        CheckpointError: it is damaged, does not match the checksum beside it, or would run code when read.
     """
-    path = find(path)
     if (checksums := recorded_checksums(path)) and checksum(path) not in checksums:
         raise CheckpointError(f"{path} is damaged: it does not match {checksum_file(path).name} beside it")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is refused: it is damaged, or reading it needs more than tensors and plain containers, which "
@@ -79,17 +80,30 @@ def read(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint, it is damaged or something else: {error}"
         ) from error
+
+
+def is_ours(content: Any) -> bool:
+    """Whether what a file holds is a checkpoint of this project."""
     try:
-        config, tensors = checkpoint["record"]["config"], checkpoint["state_dict"].values()
-        ours = {"model", "channels"} <= set(config) and all(isinstance(tensor, Tensor) for tensor in tensors)
-    except (KeyError, TypeError, AttributeError):
-        ours = False
-    if not ours:
+        config, tensors = content["record"]["config"], content["state_dict"].values()
+        return {"model", "channels"} <= set(config) and all(isinstance(tensor, Tensor) for tensor in tensors)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        return False
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file or a run's folder, see :func:`load_file`.
+
+    Raises:
+        CheckpointError: see :func:`find` and :func:`load_file`; or it is not one of ours.
+    """
+    path = find(path)
+    if not is_ours(content := load_file(path)):
         raise CheckpointError(
             f"{path} is not a checkpoint of this project: those have a state_dict of tensors, and record.config with "
             "model and channels"
         )
-    return checkpoint
+    return content
 
 
 def build(spec: Mapping[str, Any]) -> nn.Module:

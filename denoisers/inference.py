@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from denoisers import checkpoint
 from denoisers.layers import channels_last
 from denoisers.tiles import tiled
+from denoisers.weights import open_network
+
+Level = Tensor | float | None
 
 
 class Denoiser(nn.Module):
@@ -29,22 +31,25 @@ class Denoiser(nn.Module):
         self.channels = channels
 
     @overload
-    def forward(self, image: np.ndarray, level: Tensor | None = None) -> np.ndarray: ...
+    def forward(self, image: np.ndarray, level: Level = None) -> np.ndarray: ...
     @overload
-    def forward(self, image: Tensor, level: Tensor | None = None) -> Tensor: ...
+    def forward(self, image: Tensor, level: Level = None) -> Tensor: ...
 
     @torch.inference_mode()
-    def forward(self, image: np.ndarray | Tensor, level: Tensor | None = None) -> np.ndarray | Tensor:
+    def forward(self, image: np.ndarray | Tensor, level: Level = None) -> np.ndarray | Tensor:
         """A noisy picture → the clean estimate, clamped to the range, in the form it came in.
 
         Args:
             image: an array [H, W] or [H, W, C], uint8 or float in [0, 1]; or a float tensor [C, H, W] or
                 [B, C, H, W] in [0, 1]; C is 1 or 3.
-            level: for networks that are told the noise: its standard deviation on the [0, 1] scale, [B, 1, 1, 1].
+            level: for networks that are told the noise: its standard deviation on the [0, 1] scale, a number,
+                [B, 1, 1, 1] or a map [B, 1, H, W].
 
         Raises:
-            ValueError: any other shape or type.
+            ValueError: any other shape or type; LevelError: the network is to be told the noise, and is not.
         """
+        if isinstance(level, float | int):
+            level = torch.full((1, 1, 1, 1), float(level))
         if isinstance(image, Tensor):
             if image.ndim not in (3, 4) or image.shape[-3] not in (1, 3) or not image.is_floating_point():
                 raise ValueError(f"a float tensor [C, H, W] or [B, C, H, W] with C = 1 or 3, not {describe(image)}")
@@ -77,10 +82,10 @@ def describe(image: np.ndarray | Tensor) -> str:
 
 
 def load(path: str | Path) -> Denoiser:
-    """The denoiser of a run's folder or a checkpoint file: ``denoisers.load(path)(image)``.
+    """The denoiser of a run's folder, a checkpoint file or published weights: ``denoisers.load(path)(image)``.
 
     Raises:
-        CheckpointError: no such file, a damaged or unsafe one, or weights that do not fit.
+        CheckpointError: no such file, a damaged, unsafe or unknown one, or weights that do not fit.
     """
-    content = checkpoint.read(path)
-    return Denoiser(checkpoint.network_of(content), content["record"]["config"]["channels"]).eval()
+    opened = open_network(path)
+    return Denoiser(opened.network, opened.channels).eval()

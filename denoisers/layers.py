@@ -1,10 +1,13 @@
 """Blocks and rules that two or more networks share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Activate = Callable[[int], nn.Module]  # channels → a new activation
 
 
 def require_positive(**sizes: int) -> None:
@@ -21,13 +24,26 @@ def require_odd(**kernels: int) -> None:
             raise ValueError(f"{name}={kernel}: must be odd and at least 1 (1, 3, 5, …)")
 
 
-def same_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> nn.Conv2d:
+def same_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True, dilation: int = 1) -> nn.Conv2d:
     """A convolution that keeps height and width (zero padding), He-initialised (He et al., ICCV 2015)."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+    padding = dilation * (kernel_size // 2)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
+
+
+def conv_norm(in_channels: int, out_channels: int, kernel_size: int, activate: Activate) -> list[nn.Module]:
+    """Convolution, batch norm, activation."""
+    conv = same_conv(in_channels, out_channels, kernel_size)
+    return [conv, nn.BatchNorm2d(out_channels), activate(out_channels)]
+
+
+def double_conv(in_channels: int, out_channels: int, kernel_size: int, activate: Activate) -> nn.Sequential:
+    """Twice convolution, batch norm, activation: a level of U-Nets."""
+    first = conv_norm(in_channels, out_channels, kernel_size, activate)
+    return nn.Sequential(*first, *conv_norm(out_channels, out_channels, kernel_size, activate))
 
 
 def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
@@ -36,6 +52,24 @@ def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     return conv
+
+
+class LevelError(ValueError):
+    """A network that has to be told how strong the noise is was not told."""
+
+
+def level_map(level: Tensor | None, noisy: Tensor, network: str) -> Tensor:
+    """The level of the noise as a map [B, 1, H, W] beside ``noisy`` [B, C, H, W].
+
+    Raises:
+        LevelError: there is none; the message names the network and what to give.
+    """
+    if level is None:
+        raise LevelError(
+            f"{network} has to be told how strong the noise is: give level, the noise's standard deviation on the "
+            "[0, 1] scale (σ/255), as [B, 1, 1, 1] or as a map [B, 1, H, W]"
+        )
+    return level.to(noisy).expand(len(noisy), 1, *noisy.shape[-2:])
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -47,6 +81,23 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """[B, C, H, W] → the same with H and W raised to a multiple, by repeating the last row and column."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def mirror_to_multiple(image: Tensor, multiple: int, repeat_edge: bool = False) -> Tensor:
+    """[B, C, H, W] → the same with H and W raised to a multiple by mirroring, back and forth where that is needed.
+
+    Args:
+        image: of any size.
+        multiple: of which height and width will be.
+        repeat_edge: ``a b c`` goes on with ``c b a``; otherwise with ``b a``. One pixel is repeated either way.
+    """
+    for dim in (-2, -1):
+        size = image.shape[dim]
+        if size % multiple:
+            period = 2 * size if repeat_edge else max(1, 2 * size - 2)
+            place = torch.arange(size + -size % multiple, device=image.device) % period
+            image = image.index_select(dim, torch.where(place < size, place, period - repeat_edge - place))
+    return image
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -86,3 +137,27 @@ class DepthwiseConv2d(nn.Conv2d):
         if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or self.bias is None:
             return super().forward(x)
         return _DepthwiseConv.apply(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class SqueezeExcite(nn.Module):
+    """x · gate(W₂ ReLU(W₁ mean(x))), the mean over all pixels: one factor for each image and channel.
+
+    Hu, Shen and Sun, "Squeeze-and-Excitation Networks", CVPR 2018.
+
+    Args:
+        num_features: channels.
+        squeezed: channels between W₁ and W₂.
+        gate: what makes factors of W₂'s output.
+    """
+
+    def __init__(self, num_features: int, squeezed: int, gate: Callable[[], nn.Module] = nn.Sigmoid) -> None:
+        super().__init__()
+        self.factors = nn.Sequential(
+            nn.Conv2d(num_features, squeezed, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(squeezed, num_features, 1),
+            gate(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors(x.mean((2, 3), keepdim=True))

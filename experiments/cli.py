@@ -122,10 +122,11 @@ def explanation(error: Exception) -> str | None:
 
     from datamodules.images import DataError
     from denoisers.checkpoint import CheckpointError
+    from denoisers.layers import LevelError
 
     built = isinstance(error, InstantiationException)
     cause = error.__cause__ if built else error
-    if isinstance(cause, (DataError, CheckpointError)):
+    if isinstance(cause, (DataError, CheckpointError, LevelError)):
         return str(cause)
     if built and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
         key = re.search(r"full_key: (\S+)", str(error))
@@ -150,6 +151,10 @@ def with_suggestion(message: str, config_name: str) -> str:
     key = re.search(r"Could not (?:override|append to|delete from) .*?'([^']+)'", message)
     if key is None:
         return message.strip()
+    path, _, leaf = key[1].rpartition(".")
+    node = OmegaConf.select(base_config(config_name, sys.argv[1:]), path) if path else None
+    if isinstance(node, DictConfig) and str(node.get("_target_")).startswith("denoisers."):
+        return not_taken(path, node, leaf)
     return f"there is no {key[1]!r} to override{did_you_mean(key[1], known_keys(config_name))}\n  ({first})"
 
 
@@ -275,10 +280,7 @@ def arguments(path: str, node: DictConfig) -> dict[str, Any]:
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for key in given:
         if key not in parameters and not takes_any:
-            raise UserError(
-                f"{path} takes no {key!r}{did_you_mean(str(key), list(parameters))}\n"
-                f"  {node['_target_']} takes {', '.join(parameters)}"
-            )
+            raise UserError(not_taken(path, node, str(key)))
     if target.__module__.startswith("lightning."):  # whose annotations are narrower than what it takes
         return {}
     try:
@@ -286,6 +288,13 @@ def arguments(path: str, node: DictConfig) -> dict[str, Any]:
     except Exception:  # annotations that only a type checker can resolve
         return {}
     return {k: annotations[k] for k in given if k in annotations and not isinstance(node[k], DictConfig)}
+
+
+def not_taken(path: str, node: DictConfig, key: str) -> str:
+    """What is said of a key that a target does not take."""
+    parameters = list(inspect.signature(hydra.utils.get_object(node["_target_"])).parameters)
+    takes = f"takes {', '.join(parameters)}" if parameters else "takes nothing"
+    return f"{path} takes no {key!r}{did_you_mean(key, parameters)}\n  {node['_target_']} {takes}"
 
 
 def type_problem(value: Any, annotation: Any) -> str | None:

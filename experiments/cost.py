@@ -26,9 +26,9 @@ def measure_apart(checkpoint: str | None, model: Mapping[str, Any], channels: in
 def _measure(checkpoint: str | None, model: dict[str, Any], channels: int) -> dict[str, Any]:
     from hydra.utils import instantiate
 
-    from denoisers.checkpoint import network_of, read
+    from denoisers.weights import open_network
 
-    return measure(network_of(read(checkpoint)) if checkpoint else instantiate(model), channels)
+    return measure(open_network(checkpoint).network if checkpoint else instantiate(model), channels)
 
 
 def measure(network: nn.Module, channels: int) -> dict[str, Any]:

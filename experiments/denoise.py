@@ -35,9 +35,12 @@ def main(cfg: DictConfig) -> None:
     import denoisers
     from datamodules.files import replacing
     from datamodules.images import decode, read_header
+    from denoisers.layers import LevelError
 
     source, target = Path(cfg.input), Path(cfg.output)
     require_places(source, target, cfg.overwrite)
+    if cfg.sigma is not None and (not isinstance(cfg.sigma, int | float) or cfg.sigma < 0):
+        raise UserError(f"sigma={cfg.sigma}: must be a number from 0, on the 0–255 scale")
     header = read_header(source)
     pixels = decode(source)  # [H, W, C]
     if pixels.dtype != np.uint8:
@@ -49,7 +52,15 @@ def main(cfg: DictConfig) -> None:
         how = "channel by channel" if denoiser.channels == 1 else "as three equal channels, of which the mean is kept"
         log.info(f"the network was trained on {denoiser.channels} channel(s), the picture has {header.channels}: {how}")
 
-    clean = Image.fromarray(denoiser(pixels).squeeze(axis=2) if header.channels == 1 else denoiser(pixels))
+    try:
+        estimate = denoiser(pixels, None if cfg.sigma is None else cfg.sigma / 255)
+    except LevelError as error:
+        network = type(denoiser.network).__name__
+        raise UserError(
+            f"{network} has to be told how strong the noise is: add sigma=25, say, its standard deviation on the 0–255 "
+            "scale"
+        ) from error
+    clean = Image.fromarray(estimate.squeeze(axis=2) if header.channels == 1 else estimate)
     try:
         with replacing(target) as temporary:
             clean.save(temporary, quality=95)  # of JPEG and WebP; other formats do not look at it

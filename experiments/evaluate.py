@@ -51,8 +51,9 @@ def load(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
     """The network that is scored, and the facts of its row labels: ``model``, ``trained``, ``seed``, ``warning`` …"""
     from hydra.utils import instantiate
 
-    from denoisers.checkpoint import find, network_of, read
+    from denoisers.checkpoint import find
     from denoisers.layers import channels_last
+    from denoisers.weights import open_network
 
     if cfg.checkpoint is None:
         network = instantiate(cfg.model)
@@ -60,13 +61,21 @@ def load(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
             raise UserError(f"model={cfg.axes.model} has weights to learn: give checkpoint=RUN_OR_FILE")
         return network.eval(), {"model": cfg.axes.model, "checkpoint": None, "trained": None, "warning": None}
     path = find(cfg.checkpoint)
-    content = read(path)
-    config = content["record"]["config"]
+    opened = open_network(path)
     typed = [override.split("=")[0] for override in HydraConfig.get().overrides.task]
     if "channels" not in typed:
-        cfg.channels = config["channels"]
-    elif cfg.channels != config["channels"]:
-        raise UserError(f"channels={cfg.channels}: the network of {near(path)} takes {config['channels']}")
+        cfg.channels = opened.channels
+    elif cfg.channels != opened.channels:
+        raise UserError(f"channels={cfg.channels}: the network of {near(path)} takes {opened.channels}")
+    if opened.record is None:
+        log.info(opened.said)
+        return channels_last(opened.network), {
+            "model": opened.name,
+            "checkpoint": str(near(path)),
+            "trained": None,
+            "warning": None,
+        }
+    config = opened.record["config"]
     facts = {"model": config["axes"]["model"], "checkpoint": str(near(path)), "seed": config["seed"], "warning": None}
     facts["trained"] = noise_name(config["axes"]["noise"], config["noise"])
     asked: Any = plain(cfg.noise)
@@ -81,7 +90,7 @@ def load(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
             "WARNING: the network was trained on images of this folder: add data.fractions="
             f"{str(list(data['fractions'])).replace(' ', '')} to score those that were held out"
         )
-    return channels_last(network_of(content)), facts
+    return channels_last(opened.network), facts
 
 
 def find_lpips(cfg: DictConfig) -> Any:

@@ -270,6 +270,7 @@ def preset(pictures, *training):
         f"comparison.cases=[{listed(*place, 'noise=sigma25')}]",
         f"comparison.methods.bm3d.evaluate={listed('model=median')}",
         "comparison.methods.dncnn=null",
+        "comparison.methods.light_unet=null",
         f"comparison.methods.unet.train={listed('model=dncnn', 'model.num_layers=2')}",
     ]
 

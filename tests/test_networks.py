@@ -1,22 +1,67 @@
-"""The contract of every network in conf/model, found by glob; and counts and blocks against the papers'."""
+"""The contract of every network in conf/model, found by glob; and blocks against plain computations.
+
+What a network can be asked is read off its own arguments. Most are tested small: with few features and layers.
+"""
+
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TRAINABLE, choices, randomize
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from denoisers.activations import ACTIVATIONS, GaussianGate, XUnit, XUnitD, XUnitS
 from denoisers.classical.median import Median
-from denoisers.layers import DepthwiseConv2d
+from denoisers.layers import DepthwiseConv2d, LevelError
+from denoisers.weights import open_network
 
 ACTIVE = sorted(ACTIVATIONS)
-DIRECT = ("simple_cnn",)  # that put out the clean image, not the residual
+SMALL = {  # argument → at most
+    "num_features": 8,
+    "num_layers": 5,
+    "num_groups": 2,
+    "num_blocks": 2,
+    "middle_blocks": 1,
+    "refinement_blocks": 1,
+    "num_heads": 2,
+    "head_features": 2,
+    "window_size": 4,
+}
+LEVEL = 0.1
+SPECS = {}  # model → its configuration
 
 
-def build(compose, model, *overrides):
-    return instantiate(compose(f"model={model}", *overrides).model)
+@pytest.fixture
+def spec(compose):
+    """``spec("dncnn", channels=3)`` → the model's configuration, as plain containers."""
+
+    def found(model, channels=1):
+        if model not in SPECS:
+            SPECS[model] = OmegaConf.to_container(compose(f"model={model}", "channels=1").model, resolve=True)
+        return SPECS[model] | ({"channels": channels} if "channels" in SPECS[model] else {})
+
+    return found
+
+
+def small(spec):
+    """The same with fewer and narrower layers."""
+
+    def reduced(key, value):
+        if isinstance(value, list) and key.endswith("blocks"):
+            return [1] * len(value)
+        if key in SMALL and not isinstance(value, list):
+            return SMALL[key] if value is None else min(value, SMALL[key])
+        return value
+
+    return {key: reduced(key, value) for key, value in spec.items()}
+
+
+def told(network, noisy, level=LEVEL):
+    """The estimate of a network that is told the level, whether it listens or not."""
+    return network(noisy, torch.full((len(noisy), 1, 1, 1), level))
 
 
 @pytest.mark.parametrize(
@@ -26,35 +71,56 @@ def build(compose, model, *overrides):
         ("dncnn", 3, 559_363),
         ("dncnn", 1, 557_057),
         ("dncnn_b", 3, 559_363 + 3 * (64 * 64 * 9 + 64 + 128)),
+        ("ircnn", 1, 185_857),
+        ("ircnn", 3, 188_163),
+        ("ffdnet", 1, 485_316),
+        ("ffdnet", 3, 852_108),
+        ("fdncnn", 1, 666_497),
+        ("fdncnn", 3, 668_803),
+        ("adnet", 1, 519_171),
+        ("adnet", 3, 521_493),
+        ("drunet", 1, 32_638_656),
+        ("drunet", 3, 32_640_960),
     ],
 )
-def test_published_parameter_counts(compose, model, channels, count):
-    assert sum(p.numel() for p in build(compose, model, f"channels={channels}").parameters()) == count
+def test_published_parameter_counts(spec, model, channels, count):
+    with torch.device("meta"):
+        network = instantiate(spec(model, channels=channels))
+    assert sum(p.numel() for p in network.parameters()) == count
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("model", choices("model"))
-def test_any_size_keeps_its_shape(compose, model, channels):
+def test_any_size_keeps_its_shape(spec, model, channels):
     if model == "bm3d":
         pytest.importorskip("bm3d", reason="the optional package bm3d is missing")
-    network = randomize(build(compose, model, f"channels={channels}")).eval()
+    network = randomize(instantiate(small(spec(model, channels=channels)))).eval()
     for height, width in [(1, 1), (1, 7), (13, 17), (32, 32)]:
         noisy = torch.rand(2, channels, height, width)
         before = noisy.clone()
         with torch.no_grad():
-            estimate = network(noisy, torch.full((2, 1, 1, 1), 0.1))
+            estimate = told(network, noisy)
         assert estimate.shape == noisy.shape
         assert estimate.isfinite().all()
         assert torch.equal(noisy, before)
 
 
-@pytest.mark.parametrize("activation", ACTIVE)
+@pytest.mark.parametrize("activation", [None, *ACTIVE])
 @pytest.mark.parametrize("model", TRAINABLE)
-def test_begins_as_the_identity_and_every_parameter_learns(compose, model, activation):
-    network = build(compose, model, f"model.activation={activation}", "model.num_features=8").train()
+def test_residual_networks_begin_as_the_identity_and_every_parameter_learns(spec, model, activation):
+    arguments = small(spec(model))
+    if activation:
+        if "activation" not in arguments:
+            pytest.skip("has no plain activation")
+        arguments["activation"] = activation
+    network = instantiate(arguments).train()
     noisy = torch.rand(2, 1, 16, 16)
-    assert torch.equal(network(noisy), noisy) or model in DIRECT
-    randomize(network)(noisy).square().sum().backward()
+    silent = copy.deepcopy(network)
+    for parameter in silent.parameters():
+        parameter.data.zero_()
+    residual = torch.equal(told(silent, noisy), noisy)  # what has no weights says nothing
+    assert torch.equal(told(network, noisy), noisy) or not residual
+    told(randomize(network), noisy).square().sum().backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     # a bias before batch norm cannot matter
     assert all(name.endswith("bias") for name in idle)
@@ -62,45 +128,88 @@ def test_begins_as_the_identity_and_every_parameter_learns(compose, model, activ
 
 
 @pytest.mark.parametrize("model", TRAINABLE)
-def test_samples_do_not_see_each_other(compose, model):
-    network = randomize(build(compose, model)).eval()
+def test_samples_do_not_see_each_other(spec, model):
+    network = randomize(instantiate(small(spec(model)))).eval()
     noisy = torch.rand(3, 1, 20, 20)
     with torch.no_grad():
-        torch.testing.assert_close(network(noisy)[1:2], network(noisy[1:2]), atol=1e-5, rtol=1e-5)
+        together, alone = told(network, noisy)[1:2], told(network, noisy[1:2])
+    assert (together - alone).abs().max() <= 1e-5 * (together - noisy[1:2]).abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize("activation", ACTIVE)
 @pytest.mark.parametrize("model", TRAINABLE)
-def test_bf16_channels_last_and_export_agree(compose, model, activation):
-    network = build(compose, model, f"model.activation={activation}", "model.num_features=8")
-    network, noisy = randomize(network).eval(), torch.rand(1, 1, 24, 24)
+def test_the_level_is_ignored_or_asked_for(spec, model):
+    network, noisy = randomize(instantiate(small(spec(model)))).eval(), torch.rand(2, 1, 17, 20)
     with torch.no_grad():
-        expected = network(noisy)
-        exported = torch.export.export(network, (noisy,)).module()(noisy)
+        estimate, asked = told(network, noisy), ""
+        try:
+            assert torch.equal(network(noisy), estimate)
+        except LevelError as error:
+            asked = str(error)
+        if asked:
+            assert type(network).__name__ in asked
+            assert "level" in asked
+            assert not torch.equal(told(network, noisy, 2 * LEVEL), estimate)
+            torch.testing.assert_close(network(noisy, torch.full_like(noisy, LEVEL)), estimate)
+
+
+@pytest.mark.parametrize(
+    ("model", "activation"), [*((model, None) for model in TRAINABLE), *(("dncnn", name) for name in ACTIVE)]
+)
+def test_bf16_channels_last_export_and_compile_agree(spec, model, activation):
+    arguments = small(spec(model)) | ({"activation": activation} if activation else {})
+    network, noisy = randomize(instantiate(arguments)).eval(), torch.rand(1, 1, 24, 24)
+    level = torch.full((1, 1, 1, 1), LEVEL)
+    with torch.no_grad():
+        expected = network(noisy, level)
+        done = (expected - noisy).abs().max()
+        assert done > 1e-3  # it does something
+        near = {"atol": 1e-5 * done.clamp(min=1).item(), "rtol": 1e-5}
+        exported = torch.export.export(network, (noisy, level)).module()(noisy, level)
+        torch.testing.assert_close(exported, expected, **near)
         fast = network.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(fast(noisy, level), expected, **near)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = fast(noisy)
-        assert (expected - noisy).std() > 1e-3  # it does something
-        torch.testing.assert_close(exported, expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(fast(noisy), expected, atol=1e-5, rtol=1e-5)
-        assert (half - expected).abs().max() < 0.05 * (expected - noisy).abs().max()
+            half = fast(noisy, level)
+        assert (half - expected).abs().max() < 0.05 * done
+        fast.compile(backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(fast(noisy, level), expected, **near)
 
 
 @pytest.mark.parametrize("model", TRAINABLE)
+def test_saved_and_loaded(spec, model, tmp_path):
+    arguments = small(spec(model))
+    network, noisy = randomize(instantiate(arguments)).eval(), torch.rand(1, 1, 11, 9)
+    state = {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
+    record = {"config": {"model": arguments, "channels": 1}}
+    torch.save({"state_dict": state, "record": record}, tmp_path / "x.ckpt")
+    opened = open_network(tmp_path / "x.ckpt")
+    assert type(opened.network) is type(network)
+    with torch.no_grad():
+        assert torch.equal(told(opened.network, noisy), told(network, noisy))
+
+
 @pytest.mark.parametrize(
-    ("override", "named"),
+    ("key", "value", "named"),
     [
-        ("model.kernel_size=4", "kernel_size=4"),
-        ("model.num_features=0", "num_features=0"),
-        ("model.num_layers=0", "num_layers=0"),
-        ("model.activation=selu", "xunit_s"),
-        ("model.activation_kernel_size=2", "activation_kernel_size=2"),
-        ("model.activation_gate=tanh", "gaussian"),
+        ("channels", 0, "channels=0"),
+        ("kernel_size", 4, "kernel_size=4"),
+        ("num_features", 0, "num_features=0"),
+        ("num_layers", 0, "num_layers=0"),
+        ("num_blocks", 0, "num_blocks=0"),
+        ("num_heads", 0, "num_heads=0"),
+        ("window_size", 0, "window_size=0"),
+        ("activation", "selu", "xunit_s"),
+        ("activation_kernel_size", 2, "activation_kernel_size=2"),
+        ("activation_gate", "tanh", "gaussian"),
     ],
 )
-def test_impossible_sizes_are_named(compose, model, override, named):
-    with pytest.raises(Exception, match=named):
-        build(compose, model, "model.activation=xunit", override)
+def test_impossible_sizes_are_named(spec, key, value, named):
+    asked = [one for model in TRAINABLE if key in (one := small(spec(model))) and not isinstance(one[key], list)]
+    assert asked
+    for arguments in asked:
+        spatial = {"activation": "xunit"} if "activation" in arguments else {}
+        with pytest.raises(Exception, match=named):
+            instantiate(arguments | spatial | {key: value})
 
 
 def plain_depthwise(x, conv):

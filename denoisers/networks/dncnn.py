@@ -13,6 +13,8 @@ class DnCNN(nn.Module):
     IEEE TIP 2017. DnCNN-S has 17 layers (559,363 parameters in RGB), DnCNN-B 20. With ``activation="xunit"`` and nine
     layers it is xDnCNN (Kligvasser et al., CVPR 2018; 306,947 parameters in RGB).
 
+    Without ``norm`` it is the form in which trained weights are published, batch norm merged into the convolutions.
+
     Deviations: convolutions keep their bias before batch norm (as the published counts do), and the last convolution
     begins at zero, so that the untrained network is the identity.
 
@@ -21,7 +23,8 @@ class DnCNN(nn.Module):
         num_layers: convolutions, at least 2.
         num_features: channels between them.
         kernel_size: their side, odd.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        norm: whether batch norm follows the convolutions between the first and the last.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """
@@ -33,6 +36,7 @@ class DnCNN(nn.Module):
         num_layers: int = 17,
         num_features: int = 64,
         kernel_size: int = 3,
+        norm: bool = True,
         activation: ActivationName = "relu",
         activation_kernel_size: int = 9,
         activation_gate: GateName = "sigmoid",
@@ -46,11 +50,9 @@ class DnCNN(nn.Module):
 
         layers: list[nn.Module] = [same_conv(channels, num_features, kernel_size), activate(num_features)]
         for _ in range(num_layers - 2):
-            layers += [
-                same_conv(num_features, num_features, kernel_size),
-                nn.BatchNorm2d(num_features),
-                activate(num_features),
-            ]
+            layers.append(same_conv(num_features, num_features, kernel_size))
+            layers += [nn.BatchNorm2d(num_features)] if norm else []
+            layers.append(activate(num_features))
         layers.append(zero_init(same_conv(num_features, channels, kernel_size)))
         self.body = nn.Sequential(*layers)
 

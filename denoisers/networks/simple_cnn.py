@@ -19,7 +19,7 @@ class SimpleCNN(nn.Module):
         num_layers: convolutions, at least 2.
         num_features: channels between them.
         kernel_size: their side, odd.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import pad_to_multiple, require_odd, require_positive, same_conv, zero_init
+from denoisers.layers import Activate, double_conv, pad_to_multiple, require_odd, require_positive, same_conv, zero_init
 
 
 class UNet(nn.Module):
@@ -20,7 +20,7 @@ class UNet(nn.Module):
         num_layers: resolutions, the finest included; 1 has no pooling.
         num_features: channels at the finest resolution, doubled at each coarser one.
         kernel_size: side of the convolutions, odd.
-        activation: ``relu``, ``xunit``, ``xunit_s`` or ``xunit_d``.
+        activation: ``relu``, ``gelu``, ``hardswish``, ``xunit``, ``xunit_s`` or ``xunit_d``.
         activation_kernel_size: side of an xUnit's depthwise convolution, odd.
         activation_gate: an xUnit's gate, ``sigmoid`` or ``gaussian``.
     """
@@ -41,31 +41,47 @@ class UNet(nn.Module):
         require_odd(kernel_size=kernel_size)
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
 
-        def double_conv(in_features: int, out_features: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for features in (in_features, out_features):
-                layers += [
-                    same_conv(features, out_features, kernel_size),
-                    nn.BatchNorm2d(out_features),
-                    activate(out_features),
-                ]
-            return nn.Sequential(*layers)
-
         widths = [num_features * 2**i for i in range(num_layers)]
-        self.down = nn.ModuleList(double_conv(i, o) for i, o in zip([channels, *widths], widths, strict=False))
+        steps = zip([channels, *widths], widths, strict=False)
+        self.down = nn.ModuleList(self.encode(i, o, kernel_size, activate) for i, o in steps)
         self.pool = nn.MaxPool2d(2)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in reversed(widths[:-1]))
-        self.merge = nn.ModuleList(double_conv(2 * w, w) for w in reversed(widths[:-1]))
+        self.up = nn.ModuleList(self.upsample(2 * w, w) for w in reversed(widths[:-1]))
+        self.merge = nn.ModuleList(self.decode(2 * w, w, kernel_size, activate) for w in reversed(widths[:-1]))
+        self.skip = nn.ModuleList(self.on_skip(w) for w in widths[:-1])
+        self.bottom = self.at_bottom(widths[-1], kernel_size, activate)
         self.last = zero_init(same_conv(num_features, channels, kernel_size))
+
+    # What networks of this family make otherwise:
+
+    def encode(self, in_features: int, out_features: int, kernel_size: int, activate: Activate) -> nn.Module:
+        """A level of the encoder."""
+        return double_conv(in_features, out_features, kernel_size, activate)
+
+    def on_skip(self, features: int) -> nn.Module:
+        """What a skip passes through."""
+        return nn.Identity()
+
+    def at_bottom(self, features: int, kernel_size: int, activate: Activate) -> nn.Module:
+        """What stands between encoder and decoder."""
+        return nn.Identity()
+
+    def upsample(self, in_features: int, out_features: int) -> nn.Module:
+        """[B, in, H, W] → [B, out, 2H, 2W]"""
+        return nn.ConvTranspose2d(in_features, out_features, 2, stride=2)
+
+    def decode(self, in_features: int, out_features: int, kernel_size: int, activate: Activate) -> nn.Module:
+        """A level of the decoder."""
+        return double_conv(in_features, out_features, kernel_size, activate)
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
         x = self.down[0](pad_to_multiple(noisy, 2 ** len(self.up)))
         skips = []
-        for down in list(self.down)[1:]:
-            skips.append(x)
+        for skip, down in zip(self.skip, list(self.down)[1:], strict=True):
+            skips.append(skip(x))
             x = down(self.pool(x))  # [B, 2F, H/2, W/2]
+        x = self.bottom(x)
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([skips.pop(), up(x)], dim=1))  # [B, F, 2H, 2W]
         return noisy - self.last(x)[..., :height, :width]
