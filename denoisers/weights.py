@@ -236,8 +236,8 @@ def stacked(layers: list[Layer], prefix: str, notes: list[str]) -> State:
         bias = conv.get("bias")
         if norm and merge:
             eps = 1e-5 if ipol else KAIR_EPS
-            statistics = (norm[key] for key in ("running_mean", "running_var", "weight", "bias"))
-            weight, bias = folded(weight, bias, *statistics, eps)
+            mean, var, gain, shift = (norm[key] for key in ("running_mean", "running_var", "weight", "bias"))
+            weight, bias = folded(weight, bias, mean, var, gain, shift, eps)
             notes.append("batch norm merged")
         if bias is None:
             bias = torch.zeros(len(weight))

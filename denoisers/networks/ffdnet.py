@@ -62,6 +62,7 @@ class FFDNet(nn.Module):
         layers.pop()  # none after the last
         self.body = nn.Sequential(*layers)
         if residual:
+            assert isinstance(layers[-1], nn.Conv2d)
             zero_init(layers[-1])
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:

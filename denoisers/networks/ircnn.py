@@ -47,6 +47,7 @@ class IRCNN(nn.Module):
             layers += [same_conv(into, out, 3, dilation=dilation), activate(out)]
         layers.pop()  # none after the last
         self.body = nn.Sequential(*layers)
+        assert isinstance(layers[-1], nn.Conv2d)
         zero_init(layers[-1])
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
