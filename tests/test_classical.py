@@ -258,7 +258,7 @@ def test_tune_finds_the_best_value_of_its_grid(monkeypatch, capfd):
     code, printed = call(monkeypatch, capfd, tune.main, *arguments, "grid.gaussian_filter.blur=[0.1,0.8]")
     assert code == 0, printed
     assert "blur: {5: 0.1, 25: 0.8}" in printed
-    assert "protocol kair" in printed
+    assert "kair" in printed
     code, printed = call(monkeypatch, capfd, tune.main, "model=dncnn")
     assert code == 2
     assert "has no grid for it" in printed

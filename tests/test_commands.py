@@ -260,7 +260,7 @@ def test_mistakes_are_named_and_exit_with_2(tmp_path, monkeypatch, capfd, argume
 
 
 def test_a_full_disk_is_named_with_path_and_bytes(tmp_path, monkeypatch, capfd):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("experiments.strips.Image.Image.save", full)

@@ -17,6 +17,7 @@ from datamodules.images import DataError, decode, read_header, to_channels, to_t
 from train import build, free_the_other_budget
 
 ITEM = catalog.Item("set", "name", Path("file.png"))
+PAIR = catalog.Item("set", "name", Path("file.png"), Path("noisy.png"))
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_a_crop_is_a_function_of_seed_epoch_and_index():
     image = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40, 1)
 
     def crop(seed, epoch, index):
-        return Crops([(image, image)], [ITEM], patch_size=8, crops_per_image=100, seed=seed)[epoch, index]
+        return Crops([(image, image)], [PAIR], patch_size=8, crops_per_image=100, seed=seed)[epoch, index]
 
     first = crop(0, 1, 2)
     assert torch.equal(first["clean"], crop(0, 1, 2)["clean"])
@@ -214,7 +215,8 @@ def images(channels, *kinds):
     ],
 )
 def test_crops_on_the_device_are_the_loaders_bit_for_bit(content, kept_as, patch_size):
-    items = [catalog.Item("set", f"image {number}", Path("file.png")) for number in range(len(content))]
+    noisy = Path("noisy.png") if len(content[0]) == 2 else None
+    items = [catalog.Item("set", f"image {number}", Path("file.png"), noisy) for number in range(len(content))]
     source = Crops(content, items, patch_size=patch_size, crops_per_image=40, seed=5)
     order = stream(lambda: 47, crops=len(source))
     device, loader = DeviceCrops(source, order, torch.device("cpu")), DataLoader(source, batch_sampler=order)
@@ -336,8 +338,9 @@ def test_evaluation_noise_ignores_batch_size_and_training_seed(compose):
     # one image or several at a time
     data = module(compose)
     two = torch.rand(2, 1, 20, 20)
-    together = data.on_after_batch_transfer({"clean": two}, 0)["noisy"]
-    alone = data.on_after_batch_transfer({"clean": two[1:]}, 0)["noisy"]
+    first = torch.zeros(2, dtype=torch.int64)
+    together = data.on_after_batch_transfer({"clean": two, "realisation": first}, 0)["noisy"]
+    alone = data.on_after_batch_transfer({"clean": two[1:], "realisation": first[1:]}, 0)["noisy"]
     assert torch.equal(together[1:], alone)
 
 

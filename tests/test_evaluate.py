@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -35,7 +36,9 @@ def trained(pictures, tmp_path_factory):
     arguments = ["experiment=debug", "model=dncnn", "model.num_layers=3", "model.num_features=8", "channels=1"]
     arguments += ["data=folder", f"data.path={pictures}"]
     monkeypatch.setattr("sys.argv", ["train.py", *arguments, f"run_dir={run}"])
+    handlers = list(logging.getLogger().handlers)
     train.main()
+    logging.getLogger().handlers = handlers  # Hydra's own write into the run's folder
     monkeypatch.undo()
     return run
 

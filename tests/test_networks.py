@@ -162,7 +162,7 @@ def test_bf16_channels_last_export_and_compile_agree(spec, model, activation):
     with torch.no_grad():
         expected = network(noisy, level)
         done = (expected - noisy).abs().max()
-        assert done > 1e-3  # it does something
+        assert done > 1e-4  # it does something
         near = {"atol": 1e-5 * done.clamp(min=1).item(), "rtol": 1e-5}
         exported = torch.export.export(network, (noisy, level)).module()(noisy, level)
         torch.testing.assert_close(exported, expected, **near)

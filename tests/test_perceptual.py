@@ -1,12 +1,12 @@
 """LPIPS and perceptual losses against a plain second computation; what a module with such a loss saves and trains."""
 
 import itertools
-import sys
 
 import backbones
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from hydra.utils import instantiate
 from PIL import Image
 from torch import nn
@@ -333,11 +333,8 @@ def test_unknown_names_are_answered_with_the_known(directory):
 )
 def test_a_run_without_weights_is_refused_early(tmp_path, monkeypatch, capfd, typed, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", *typed, f"data_root={tmp_path / 'sets'}", "run_dir=run"])
-    with pytest.raises(SystemExit) as end:
-        train.main()
-    printed = capfd.readouterr().err
-    assert end.value.code == 2
+    code, printed = call(monkeypatch, capfd, train.main, *typed, f"data_root={tmp_path / 'sets'}", "run_dir=run")
+    assert code == 2
     assert all(words in printed for words in said)
     assert "Traceback" not in printed
     assert not (tmp_path / "run" / "config.yaml").exists()
