@@ -44,7 +44,7 @@ def strip(views: Views) -> Image.Image:
         draw.text((index * (width + GAP) + 3, 2), label, fill="black", font=font)
     for top in range(0, height, BAND):
         band = {view: saved(views[view][:, top : top + BAND]) for view in labels}
-        band[last] = ((band["estimate"] - band[reference]).abs() * ERROR_GAIN).clamp(max=1)
+        band[last] = ((band["estimate"] - views[reference][:, top : top + BAND]).abs() * ERROR_GAIN).clamp(max=1)
         for index, panel in enumerate(band.values()):
             canvas.paste(picture(panel), (index * (width + GAP), LABEL + top))
     left, top = detail(views[reference])

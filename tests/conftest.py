@@ -32,6 +32,12 @@ def learns(model: str) -> bool:
     return not cfg._target_.startswith(("denoisers.classical.", "denoisers.networks.identity."))
 
 
+def takes_activation(model: str) -> bool:
+    """Whether a choice of the model axis has an activation to choose, as its file or the one it is made from says."""
+    cfg = OmegaConf.load(CONF / "model" / f"{model}.yaml")
+    return "activation" in cfg or ("defaults" in cfg and takes_activation(cfg.defaults[0]))
+
+
 TRAINABLE = [name for name in choices("model") if learns(name)]
 
 

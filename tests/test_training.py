@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import CONF, TRAINABLE, choices
+from conftest import CONF, TRAINABLE, choices, takes_activation
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -16,7 +16,7 @@ from denoisers.activations import ACTIVATIONS
 from experiments.cli import UserError, flat
 
 AXES = {
-    "model": TRAINABLE,
+    "model": [model for model in TRAINABLE if takes_activation(model)],
     "model.activation": sorted(ACTIVATIONS),
     "noise": choices("noise"),
     "loss": choices("loss"),
