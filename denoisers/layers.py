@@ -1,13 +1,15 @@
 """Blocks and rules that two or more networks share."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Activate = Callable[[int], nn.Module]  # channels → a new activation
+Layers = TypeVar("Layers", bound=nn.Module)
 
 
 def require_positive(**sizes: int) -> None:
@@ -34,6 +36,23 @@ def same_conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool 
     return conv
 
 
+def conv_stack(
+    widths: Sequence[int], kernel_size: int, activate: Activate, dilations: Sequence[int] | None = None
+) -> nn.Sequential:
+    """Convolutions from each of ``widths`` to the next, an activation between them and none after the last.
+
+    Args:
+        widths: channels before, between and after the convolutions, at least two numbers.
+        kernel_size: side of the convolutions, odd.
+        activate: channels → activation.
+        dilations: one for each convolution, or None: none is dilated.
+    """
+    layers: list[nn.Module] = []
+    for (into, out), dilation in zip(pairwise(widths), dilations or [1] * (len(widths) - 1), strict=True):
+        layers += [same_conv(into, out, kernel_size, dilation=dilation), activate(out)]
+    return nn.Sequential(*layers[:-1])
+
+
 def conv_norm(in_channels: int, out_channels: int, kernel_size: int, activate: Activate) -> list[nn.Module]:
     """Convolution, batch norm, activation."""
     conv = same_conv(in_channels, out_channels, kernel_size)
@@ -46,12 +65,31 @@ def double_conv(in_channels: int, out_channels: int, kernel_size: int, activate:
     return nn.Sequential(*first, *conv_norm(out_channels, out_channels, kernel_size, activate))
 
 
-def zero_init(conv: nn.Conv2d) -> nn.Conv2d:
-    """Sets weights and bias to zero, so that a residual network begins as the identity."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
+class ResidualBlock(nn.Module):
+    """x + conv(activation(conv(x))), 3×3, no norm; the second convolution begins at zero.
+
+    Args:
+        num_features: channels.
+        activate: channels → activation.
+        bias: whether the convolutions have biases.
+    """
+
+    def __init__(self, num_features: int, activate: Activate, bias: bool) -> None:
+        super().__init__()
+        first, second = (same_conv(num_features, num_features, 3, bias=bias) for _ in range(2))
+        self.res = nn.Sequential(first, activate(num_features), zero_init(second))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.res(x)
+
+
+def zero_init(layers: Layers) -> Layers:
+    """Sets the last weight and its bias to zero, so that a residual network begins as the identity."""
+    last = [module for module in layers.modules() if isinstance(module, nn.Conv2d)][-1]
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    return layers
 
 
 class LevelError(ValueError):

@@ -4,19 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import Activate, level_map, pad_to_multiple, require_positive, same_conv, zero_init
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(activation(conv(x))), 3×3, no biases."""
-
-    def __init__(self, num_features: int, activate: Activate) -> None:
-        super().__init__()
-        first, second = (same_conv(num_features, num_features, 3, bias=False) for _ in range(2))
-        self.res = nn.Sequential(first, activate(num_features), zero_init(second))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.res(x)
+from denoisers.layers import ResidualBlock, level_map, pad_to_multiple, require_positive, same_conv
 
 
 class DRUNet(nn.Module):
@@ -55,7 +43,7 @@ class DRUNet(nn.Module):
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
 
         def blocks(features: int) -> list[nn.Module]:
-            return [ResidualBlock(features, activate) for _ in range(num_blocks)]
+            return [ResidualBlock(features, activate, bias=False) for _ in range(num_blocks)]
 
         # modules are named as in the published weights
         self.depth = num_layers - 1

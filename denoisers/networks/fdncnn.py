@@ -1,12 +1,10 @@
 """FDnCNN: a plain stack of convolutions, told how strong the noise is, that puts out the clean image."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import level_map, require_odd, require_positive, same_conv
+from denoisers.layers import conv_stack, level_map, require_odd, require_positive
 
 
 class FDnCNN(nn.Module):
@@ -43,11 +41,7 @@ class FDnCNN(nn.Module):
             raise ValueError(f"num_layers={num_layers}: must be at least 2 (a first and a last convolution)")
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
         widths = [channels + 1, *[num_features] * (num_layers - 1), channels]
-        layers: list[nn.Module] = []
-        for into, out in pairwise(widths):
-            layers += [same_conv(into, out, kernel_size), activate(out)]
-        layers.pop()  # none after the last
-        self.body = nn.Sequential(*layers)
+        self.body = conv_stack(widths, kernel_size, activate)
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] and its level → the clean estimate, same shape, unclamped.

@@ -1,13 +1,11 @@
 """FFDNet: a plain stack of convolutions on sub-images of half the size, told how strong the noise is."""
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import level_map, pad_to_multiple, require_odd, require_positive, same_conv, zero_init
+from denoisers.layers import conv_stack, level_map, pad_to_multiple, require_odd, require_positive, zero_init
 
 
 class FFDNet(nn.Module):
@@ -56,14 +54,8 @@ class FFDNet(nn.Module):
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
         self.residual = residual
         widths = [4 * channels + 1, *[num_features] * (num_layers - 1), 4 * channels]
-        layers: list[nn.Module] = []
-        for into, out in pairwise(widths):
-            layers += [same_conv(into, out, kernel_size), activate(out)]
-        layers.pop()  # none after the last
-        self.body = nn.Sequential(*layers)
-        if residual:
-            assert isinstance(layers[-1], nn.Conv2d)
-            zero_init(layers[-1])
+        body = conv_stack(widths, kernel_size, activate)
+        self.body = zero_init(body) if residual else body
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] and its level → the clean estimate, same shape, unclamped.

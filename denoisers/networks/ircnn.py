@@ -1,13 +1,12 @@
 """IRCNN: seven dilated convolutions that predict the noise of one level; and a bank of them, one for each level."""
 
 import math
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import level_map, require_positive, same_conv, zero_init
+from denoisers.layers import conv_stack, level_map, require_positive, zero_init
 
 DILATIONS = (1, 2, 3, 4, 3, 2, 1)
 
@@ -42,13 +41,7 @@ class IRCNN(nn.Module):
         require_positive(channels=channels, num_features=num_features)
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
         widths = [channels, *[num_features] * (len(DILATIONS) - 1), channels]
-        layers: list[nn.Module] = []
-        for (into, out), dilation in zip(pairwise(widths), DILATIONS, strict=True):
-            layers += [same_conv(into, out, 3, dilation=dilation), activate(out)]
-        layers.pop()  # none after the last
-        self.body = nn.Sequential(*layers)
-        assert isinstance(layers[-1], nn.Conv2d)
-        zero_init(layers[-1])
+        self.body = zero_init(conv_stack(widths, 3, activate, DILATIONS))
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""

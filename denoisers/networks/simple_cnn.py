@@ -1,11 +1,9 @@
 """A few convolutions and nothing else: a first network."""
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import require_odd, require_positive, same_conv
+from denoisers.layers import conv_stack, require_odd, require_positive
 
 
 class SimpleCNN(nn.Module):
@@ -42,12 +40,7 @@ class SimpleCNN(nn.Module):
             raise ValueError(f"num_layers={num_layers}: must be at least 2 (a first and a last convolution)")
         activate = activation_factory(activation, activation_kernel_size, activation_gate)
         widths = [channels, *[num_features] * (num_layers - 1), channels]
-        layers: list[nn.Module] = []
-        for number, (into, out) in enumerate(pairwise(widths), start=1):
-            layers.append(same_conv(into, out, kernel_size))
-            if number < num_layers:
-                layers.append(activate(out))
-        self.body = nn.Sequential(*layers)
+        self.body = conv_stack(widths, kernel_size, activate)
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
