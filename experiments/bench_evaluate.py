@@ -14,11 +14,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from datamodules.checks import check_headers
 from denoisers.layers import channels_last
 from experiments import provenance, scoring
 from experiments.cli import command
-from experiments.evaluate import find_lpips
+from experiments.evaluate import task
 
 WARM_UP = 2  # images that do not count
 
@@ -31,28 +30,14 @@ def setting(typed: Sequence[str]) -> list[str]:
 
 @command("evaluate", setting)
 def main(cfg: DictConfig) -> None:
-    splits = instantiate(cfg.data.splits)
     with tempfile.TemporaryDirectory() as pictures:
-        task = scoring.Scoring(
-            network=channels_last(instantiate(cfg.model).eval()),
-            channels=cfg.channels,
-            noise=instantiate(cfg.noise),
-            noise_name=cfg.axes.noise,
-            realisation=instantiate(cfg.protocol.realisation),
-            score=instantiate(cfg.protocol.score),
-            protocol=cfg.protocol.name,
-            lpips=find_lpips(cfg),
-            metrics=list(cfg.metrics),
-            eval_seed=cfg.eval_seed,
-            headers=check_headers(splits, cfg.channels),
-            pictures=Path(pictures),
-            trained=None,
-        )
+        network = channels_last(instantiate(cfg.model).eval())
+        each, images = task(cfg, network, cfg.axes.noise, trained=None, pictures=Path(pictures))
         seconds = {"evaluate": 0.0, "bare": 0.0}
-        items = splits.test if len(splits.test) > 10 else splits.test * 8
-        rows = scoring.rows(task, [*items[:WARM_UP], *items, items[0]], processes=1)
+        items = images if len(images) > 10 else images * 8
+        rows = scoring.rows(each, [*items[:WARM_UP], *items, items[0]], processes=1)
         for number, item in enumerate([*items[:WARM_UP], *items]):
-            header = task.headers[item.files[0]]
+            header = each.headers[item.files[0]]
             noisy = torch.rand(1, cfg.channels, header.height, header.width, device=scoring.device_of(0))
             for name in seconds:
                 started = time.perf_counter()
@@ -60,7 +45,7 @@ def main(cfg: DictConfig) -> None:
                     next(rows)
                 else:
                     with torch.inference_mode():
-                        task.network(noisy).cpu()
+                        network(noisy).cpu()
                 seconds[name] += (time.perf_counter() - started) * (number >= WARM_UP)
         rows.close()
     ratio = seconds["evaluate"] / seconds["bare"]

@@ -167,6 +167,14 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
+def require_known(asked: Sequence[str], known: Sequence[str], name: str) -> None:
+    """Raises UserError naming the first that is unknown, and what it may have meant."""
+    for one in asked:
+        if one not in known:
+            meant = did_you_mean(str(one), known)
+            raise UserError(f"{name}={list(asked)}: there is no {one!r}{meant}\n  choices: {', '.join(known)}")
+
+
 def known_keys(config_name: str) -> list[str]:
     """Every key of the configuration as its groups are chosen, and the groups themselves."""
     groups = [str(p.relative_to(CONF)) for p in CONF.rglob("*") if p.is_dir()]

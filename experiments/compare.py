@@ -11,11 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import resume
-from experiments.cli import UserError, command, did_you_mean, near
-from experiments.sources import TRAINING
+from experiments.cli import UserError, command, near, require_known
+from experiments.sources import METRICS, TRAINING
 
 log = logging.getLogger(__name__)
-METRICS = ("psnr", "ssim", "lpips")
 AXES = ("method", "model", "trained", "seed", "set", "noise", "level", "protocol", "realisation")
 
 
@@ -42,14 +41,6 @@ def gather(cfg: DictConfig, run_dir: Path) -> list[Any]:
         plan.evaluated(path, list(cfg.evaluate), run_dir, str(cfg.data_root)) if path.is_file() else path
         for path in paths
     )
-
-
-def require_known(asked: Sequence[str], known: Sequence[str], name: str) -> None:
-    """Raises UserError naming the first that is unknown, and what it may have meant."""
-    for one in asked:
-        if one not in known:
-            meant = did_you_mean(one, list(known))
-            raise UserError(f"{name}={list(asked)}: there is no {one!r}{meant}\n  choices: {', '.join(known)}")
 
 
 def costs_of(sources: Sequence[Any], names: Sequence[str], measured: bool) -> dict[str, dict[str, Any]]:

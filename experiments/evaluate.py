@@ -3,28 +3,24 @@
 import logging
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import UserError, command, did_you_mean, near, plain
+from experiments.cli import UserError, command, near, plain, require_known
+from experiments.sources import METRICS
 
 log = logging.getLogger(__name__)
-METRICS = ("psnr", "ssim", "lpips")
 
 
 def require_question(cfg: DictConfig) -> None:
     """Raises UserError unless it is said what is scored, and by what."""
     if (cfg.checkpoint is None) == (cfg.get("model") is None):
         raise UserError("say what is evaluated: either checkpoint=RUN_OR_FILE, or model=NAME with nothing to train")
-    for metric in cfg.metrics:
-        if metric not in METRICS:
-            raise UserError(
-                f"metrics={list(cfg.metrics)}: there is no metric {metric!r}{did_you_mean(str(metric), METRICS)}"
-                f"\n  choices: {', '.join(METRICS)}"
-            )
+    require_known(cfg.metrics, METRICS, "metrics")
     if cfg.processes is not None and (not isinstance(cfg.processes, int) or cfg.processes < 1):
         raise UserError(f"processes={cfg.processes}: must be a whole number from 1, or null")
 
@@ -47,19 +43,23 @@ def covers(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return all(low <= first and last <= high for (low, high), (first, last) in numbers)
 
 
-def load(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
-    """The network that is scored, and the facts of its row labels: ``model``, ``trained``, ``seed``, ``warning`` …"""
+def load(cfg: DictConfig, noise: str) -> tuple[Any, dict[str, Any]]:
+    """The network that is scored, and the facts of its row labels: ``model``, ``trained``, ``seed``, ``warning`` …
+
+    ``noise`` is what rows call the noise that is asked for.
+    """
     from hydra.utils import instantiate
 
     from denoisers.checkpoint import find
     from denoisers.layers import channels_last
     from denoisers.weights import open_network
 
+    facts: dict[str, Any] = {"model": cfg.axes.model, "checkpoint": None, "trained": None, "warning": None}
     if cfg.checkpoint is None:
         network = instantiate(cfg.model)
         if any(True for _ in network.parameters()):
             raise UserError(f"model={cfg.axes.model} has weights to learn: give checkpoint=RUN_OR_FILE")
-        return network.eval(), {"model": cfg.axes.model, "checkpoint": None, "trained": None, "warning": None}
+        return network.eval(), facts
     path = find(cfg.checkpoint)
     opened = open_network(path)
     typed = [override.split("=")[0] for override in HydraConfig.get().overrides.task]
@@ -67,22 +67,18 @@ def load(cfg: DictConfig) -> tuple[Any, dict[str, Any]]:
         cfg.channels = opened.channels
     elif cfg.channels != opened.channels:
         raise UserError(f"channels={cfg.channels}: the network of {near(path)} takes {opened.channels}")
+    facts |= {"model": opened.name, "checkpoint": str(near(path))}
     if opened.record is None:
         log.info(opened.said)
-        return channels_last(opened.network), {
-            "model": opened.name,
-            "checkpoint": str(near(path)),
-            "trained": None,
-            "warning": None,
-        }
+        return channels_last(opened.network), facts
     config = opened.record["config"]
-    facts = {"model": config["axes"]["model"], "checkpoint": str(near(path)), "seed": config["seed"], "warning": None}
-    facts["trained"] = noise_name(config["axes"]["noise"], config["noise"])
+    trained = noise_name(config["axes"]["noise"], config["noise"])
+    facts |= {"model": config["axes"]["model"], "seed": config["seed"], "trained": trained}
     asked: Any = plain(cfg.noise)
     if asked["_target_"] != "datamodules.noise.none.NoNoise" and not covers(config["noise"], asked):
         facts["warning"] = (
-            f"{facts['model']} was trained on {facts['trained']} and is asked for {noise_name(cfg.axes.noise, asked)}: "
-            f"these are not its best numbers; every row says trained={facts['trained']}"
+            f"{facts['model']} was trained on {trained} and is asked for {noise}: "
+            f"these are not its best numbers; every row says trained={trained}"
         )
     data, same = config.get("data", {}), ("path", "clean", "noisy")
     if cfg.data.get("fractions") == [0, 0, 1] and any(data.get(k) and data.get(k) == cfg.data.get(k) for k in same):
@@ -107,16 +103,41 @@ def find_lpips(cfg: DictConfig) -> Any:
     return instantiate(cfg.lpips).eval()
 
 
+def task(cfg: DictConfig, network: Any, noise_name: str, trained: str | None, pictures: Path | None) -> tuple[Any, Any]:
+    """What is done to each image, and the images."""
+    from hydra.utils import instantiate
+
+    from datamodules.checks import check_headers, refuse_doubled_noise
+    from experiments.scoring import Scoring
+
+    splits, noise = instantiate(cfg.data.splits), instantiate(cfg.noise)
+    refuse_doubled_noise(splits.test, noise)
+    scoring = Scoring(
+        network=network,
+        channels=cfg.channels,
+        noise=noise,
+        noise_name=noise_name,
+        realisation=instantiate(cfg.protocol.realisation),
+        score=instantiate(cfg.protocol.score),
+        protocol=cfg.protocol.name,
+        lpips=find_lpips(cfg),
+        metrics=list(cfg.metrics),
+        eval_seed=cfg.eval_seed,
+        headers=check_headers(splits, cfg.channels),
+        pictures=pictures,
+        trained=trained,
+    )
+    return scoring, splits.test
+
+
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     require_question(cfg)  # before what takes seconds to import
 
     import torch
-    from hydra.utils import instantiate
     from rich.console import Console
     from rich.progress import track
 
-    from datamodules.checks import check_headers, refuse_doubled_noise
     from datamodules.files import write_text
     from experiments import provenance, results, scoring
 
@@ -125,56 +146,31 @@ def main(cfg: DictConfig) -> None:
     cfg.run_dir = str(run_dir)
     if (run_dir / "summary.json").exists():
         raise UserError(f"run_dir={run_dir} already holds results, which stay as they are: choose another run_dir")
-    network, facts = load(cfg)
+    noise = noise_name(cfg.axes.noise, plain(cfg.noise))
+    network, facts = load(cfg, noise)
     parameters = sum(p.numel() for p in network.parameters())
-    splits = instantiate(cfg.data.splits)
-    noise = instantiate(cfg.noise)
-    refuse_doubled_noise(splits.test, noise)
-    asked: Any = plain(cfg.noise)
-    task = scoring.Scoring(
-        network=network,
-        channels=cfg.channels,
-        noise=noise,
-        noise_name=noise_name(cfg.axes.noise, asked),
-        realisation=instantiate(cfg.protocol.realisation),
-        score=instantiate(cfg.protocol.score),
-        protocol=cfg.protocol.name,
-        lpips=find_lpips(cfg),
-        metrics=list(cfg.metrics),
-        eval_seed=cfg.eval_seed,
-        headers=check_headers(splits, cfg.channels),
-        pictures=run_dir / "pictures" / "test" if cfg.pictures else None,
-        trained=facts["trained"],
-    )
+    pictures = run_dir / "pictures" / "test" if cfg.pictures else None
+    each, images = task(cfg, network, noise, facts["trained"], pictures)
     if facts["warning"]:
         log.warning(f"WARNING: {facts['warning']}")
     available = torch.cuda.device_count() or (1 if parameters else torch.get_num_threads())
-    processes = min(cfg.processes or available, len(splits.test))
+    processes = min(cfg.processes or available, len(images))
 
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([*HydraConfig.get().overrides.task])))
-    count = len(splits.test) * task.realisation.draws
+    count = len(images) * each.realisation.draws
     title = facts["model"] + (f" (trained on {facts['trained']})" if facts["trained"] else "")
-    rows = list(track(scoring.rows(task, splits.test, processes), title, count, console=Console(), transient=True))
+    rows = list(track(scoring.rows(each, images, processes), title, count, console=Console(), transient=True))
     results.write_rows(run_dir / "per_image.csv", rows)
-    summary = {"kind": "evaluation", "name": f"{facts['model']}-{cfg.axes.data}-{task.noise_name}", **facts}
-    summary |= {
-        "axes": OmegaConf.to_container(cfg.axes, resolve=True),
-        "data": cfg.axes.data,
-        "noise": task.noise_name,
-        "protocol": task.protocol,
-    }
-    summary |= {
-        "channels": cfg.channels,
-        "eval_seed": cfg.eval_seed,
-        "parameters": parameters,
-        "results": results.means(rows),
-    }
+    summary = {"kind": "evaluation", "name": f"{facts['model']}-{cfg.axes.data}-{noise}", **facts}
+    summary |= {"axes": OmegaConf.to_container(cfg.axes, resolve=True), "data": cfg.axes.data, "noise": noise}
+    summary |= {"protocol": cfg.protocol.name, "channels": cfg.channels, "eval_seed": cfg.eval_seed}
+    summary |= {"parameters": parameters, "results": results.means(rows)}
     summary |= {"processes": processes, "hardware": provenance.hardware(), "versions": provenance.versions()}
     summary |= {"commit": provenance.commit(), "wall_seconds": round(time.monotonic() - started, 1)}
     results.write_summary(run_dir / "summary.json", summary)
     Console().print(results.table(rows, title))
-    log.info(f"pictures    {run_dir / 'pictures' / 'test'}" if cfg.pictures else "no pictures")
+    log.info(f"pictures    {pictures}" if pictures else "no pictures")
     log.info(f"rows        {run_dir / 'per_image.csv'}")
 
 

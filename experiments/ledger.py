@@ -36,9 +36,6 @@ def cases(cfg: DictConfig) -> list[tuple[str, str, int, str]]:
 
 @command("ledger")
 def main(cfg: DictConfig) -> None:
-    from rich.console import Console
-    from rich.markdown import Markdown
-
     from datamodules.files import write_text
     from experiments import plan, provenance
     from experiments.findings import PUBLISHED
@@ -67,9 +64,9 @@ def main(cfg: DictConfig) -> None:
         body.append([name, set_name, str(result["n"]), str(sigma), *figures, published_as, source])
 
     note = f"PSNR in dB, mean over images, protocol kair; {provenance.hardware()}; commit {provenance.commit()}."
-    table = Table("Published weights, scored here", COLUMNS, body, note).markdown()
-    write_text(run_dir / "ledger.md", table)
-    Console().print(Markdown(table))
+    table = Table("Published weights, scored here", COLUMNS, body, note)
+    write_text(run_dir / "ledger.md", table.markdown())
+    table.show()
     log.info(f"ledger      {run_dir / 'ledger.md'}")
 
 

@@ -161,12 +161,15 @@ def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Generator[R
             painted.result()
         return
     threads = max(1, torch.get_num_threads() // processes)
+    before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # what the processes' libraries look at when they start
     context = get_context("spawn")
     try:
         with ProcessPoolExecutor(processes, context, _begin, (scoring, context.Value("i", 0), threads)) as pool:
             try:
-                yield from pool.map(_score, *zip(*tasks, strict=True))
+                estimates = pool.map(_score, *zip(*tasks, strict=True))  # starts the processes
+                os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
+                yield from estimates
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in active_children():

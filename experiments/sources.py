@@ -14,6 +14,7 @@ from experiments import resume
 from experiments.cli import UserError
 
 TRAINING = ("data", "loss", "optimizer", "scheduler")  # axes of a training beside the model and the noise
+METRICS = ("psnr", "ssim", "lpips")  # of a row
 FILES = ("summary.json", "per_image.csv")
 
 
