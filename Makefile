@@ -4,16 +4,19 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench torture clean
+.PHONY: help train test test-slow lint bench torture clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 train: .venv/core  ## the main job; make train ARGS="model=dncnn noise=sigma50"
 	@$(BIN)/python train.py $(ARGS)
 
 test: lint  ## lint, types and tests
 	$(BIN)/pytest $(ARGS)
+
+test-slow: .venv/dev  ## the tests that take half a minute and more each (5 minutes)
+	$(BIN)/pytest -m slow $(ARGS)
 
 lint: .venv/dev  ## lint and types alone
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import backbones
 import hydra
@@ -16,7 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 REAL_DATA = Path(os.environ.get("DENOISERS_DATA", ROOT.parent / "shared" / "data")).resolve()
 
-torch.set_num_threads(2)
+THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+torch.set_num_threads(THREADS)
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the commands that tests start
 
 
 def choices(group: str) -> list[str]:
@@ -24,18 +27,20 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def learns(model: str) -> bool:
-    """Whether a choice of the model axis has anything to train; as its file says it, for imports take seconds."""
+def model_file(model: str) -> Any:
+    """What the file of a choice of the model axis says, with what the one it is made from says; no import's seconds."""
     cfg = OmegaConf.load(CONF / "model" / f"{model}.yaml")
-    if "_target_" not in cfg:
-        return learns(cfg.defaults[0])
-    return not cfg._target_.startswith(("denoisers.classical.", "denoisers.networks.identity."))
+    return OmegaConf.merge(model_file(cfg.defaults[0]), cfg) if "defaults" in cfg else cfg
+
+
+def learns(model: str) -> bool:
+    """Whether a choice of the model axis has anything to train."""
+    return not model_file(model)._target_.startswith(("denoisers.classical.", "denoisers.networks.identity."))
 
 
 def takes_activation(model: str) -> bool:
-    """Whether a choice of the model axis has an activation to choose, as its file or the one it is made from says."""
-    cfg = OmegaConf.load(CONF / "model" / f"{model}.yaml")
-    return "activation" in cfg or ("defaults" in cfg and takes_activation(cfg.defaults[0]))
+    """Whether a choice of the model axis has an activation to choose."""
+    return "activation" in model_file(model)
 
 
 TRAINABLE = [name for name in choices("model") if learns(name)]

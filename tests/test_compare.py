@@ -307,6 +307,7 @@ def test_a_preset_trains_evaluates_compares_and_goes_on(monkeypatch, capfd, tmp_
     assert "was made with" in printed
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_preset_in_good_order_and_it_goes_on(monkeypatch, capfd, tmp_path, pictures):
     folder = tmp_path / "c"
     arguments = [

@@ -24,6 +24,7 @@ def merged_dncnn(path):
     return nn.Sequential(*layers[:-1])
 
 
+@pytest.mark.slow
 def test_kair_protocol_reproduces_a_published_number(real_data):
     """DnCNN-25 of KAIR on Set12 at σ = 25: 30.4316 dB by an independent implementation, 30.44 published."""
     weights = real_data / "weights" / "kair" / "dncnn_25.pth"

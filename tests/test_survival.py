@@ -299,6 +299,7 @@ def test_the_command_killed_and_resumed_ends_like_one_left_alone(small, tmp_path
     assert not list(tmp_path.rglob(".*.part*"))
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_go_on_exactly(small, tmp_path):
     ranks = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "callbacks=ema"]
     arguments = [*(a for a in small if a != "trainer=cpu"), *ranks, "trainer.max_steps=60", "data.crops_per_image=100"]
@@ -317,6 +318,7 @@ def test_two_processes_stop_together_and_go_on_exactly(small, tmp_path):
         assert_same(one, other)
 
 
+@pytest.mark.slow
 def test_kills_within_a_write_and_at_any_moment(tmp_path):
     assert torture(2, 1, TRAIN, tmp_path)[SAME] == 2
 
