@@ -1,0 +1,120 @@
+"""Optimisers that PyTorch does not have for convolutions."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """About U Vᵀ of each matrix U S Vᵀ, by a quintic Newton–Schulz iteration: singular values come near 1, not to it.
+
+    Args:
+        matrices: [N, rows, columns], of any scale.
+        steps: iterations; with five, what is a hundredth of a matrix's norm or more comes to between 0.6 and 1.3.
+    """
+    a, b, c = QUINTIC
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(Optimizer):
+    """Momentum whose step is made orthogonal, for the weights within a network; Adam for what else it has.
+
+    Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. A convolution's weight [O, I, k, k]
+    is taken as the matrix [O, I·k·k]; all its directions learn at the same pace, where gradient descent and Adam follow
+    the few strongest. (``torch.optim.Muon`` refuses weights that are no matrices.)
+
+    The weights of two or more dimensions learn so but for the first and the last of them, which read and write images;
+    these two, biases and norms learn by Adam (Kingma and Ba, ICLR 2015).
+
+    Args:
+        parameters: in the order of the network.
+        lr: of the weights within: a step's spectral norm, where outputs are no more than inputs.
+        adam_lr: of the others.
+        momentum: of the weights within (Nesterov's).
+        betas, eps: Adam's.
+        newton_schulz_steps: see :func:`orthogonal`.
+
+    Raises:
+        ValueError: a negative learning rate, a momentum or beta that is not in [0, 1), no Newton–Schulz step.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float = 0.02,
+        adam_lr: float = 2e-3,
+        momentum: float = 0.85,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        newton_schulz_steps: int = 4,
+    ) -> None:
+        for name, rate in {"lr": lr, "adam_lr": adam_lr}.items():
+            if rate < 0:
+                raise ValueError(f"Invalid learning rate: {rate} ({name}): must be at least 0")
+        for name, share in {"momentum": momentum, "betas[0]": betas[0], "betas[1]": betas[1]}.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}={share}: must be at least 0 and below 1")
+        if newton_schulz_steps < 1:
+            raise ValueError(f"newton_schulz_steps={newton_schulz_steps}: must be at least 1")
+        parameters = list(parameters)
+        within = {id(p) for p in [p for p in parameters if p.ndim >= 2][1:-1]}
+        inner, others = ([p for p in parameters if (id(p) in within) == side] for side in (True, False))
+        groups: list[dict[str, Any]] = [
+            {"params": inner, "lr": lr, "momentum": momentum, "newton_schulz_steps": newton_schulz_steps},
+            {"params": others, "lr": adam_lr, "betas": tuple(betas), "eps": eps},
+        ]
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns what the closure does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        inner, others = self.param_groups
+        by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
+        for weight in inner["params"]:
+            if weight.grad is not None:
+                by_shape.setdefault(weight.shape, []).append((weight, weight.grad))
+        for alike in by_shape.values():
+            self.muon(alike, inner)
+        for parameter in others["params"]:
+            if parameter.grad is not None:
+                self.adam(parameter, parameter.grad, others)
+        return loss
+
+    def muon(self, alike: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]) -> None:
+        """A step of all the weights of one shape within the network, each with its gradient."""
+        means = [self.state[weight].setdefault("mean", torch.zeros_like(weight)) for weight, _ in alike]
+        ahead = [
+            grad.lerp(mean.lerp_(grad, 1 - group["momentum"]), group["momentum"]).flatten(1)
+            for mean, (_, grad) in zip(means, alike, strict=True)
+        ]
+        steps = orthogonal(torch.stack(ahead), group["newton_schulz_steps"])  # [N, O, I·k·k]
+        scale = math.sqrt(max(1.0, steps.shape[1] / steps.shape[2]))
+        for (weight, _), step in zip(alike, steps, strict=True):
+            weight.sub_(step.reshape(weight.shape), alpha=group["lr"] * scale)
+
+    def adam(self, parameter: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+        """A step of one other parameter."""
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        mean, square = (state.setdefault(name, torch.zeros_like(parameter)) for name in ("mean", "square"))
+        state["step"] = state.get("step", 0) + 1
+        mean.lerp_(grad, 1 - beta1)
+        square.lerp_(grad.square(), 1 - beta2)
+        root = (square / (1 - beta2 ** state["step"])).sqrt() + group["eps"]
+        parameter.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1 ** state["step"]))
