@@ -125,7 +125,7 @@ def main(cfg: DictConfig) -> None:
     from rich.console import Console
 
     from denoisers.module import NonFinite
-    from experiments import results
+    from experiments import budget, results
 
     started = time.monotonic()
     hush()
@@ -138,10 +138,16 @@ def main(cfg: DictConfig) -> None:
         cfg, changes = resume.configuration(cfg, run_dir)
         stands = resume.newest(run_dir)
     free_the_other_budget(cfg, typed)
+    if measured := cfg.budget is not None and not resumed:
+        budget.require_budget(cfg, typed)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule, module, trainer = build(cfg)
     refuse_early(datamodule, module, stands, changes, force)
+    if measured and module.trainable:
+        cfg.trainer.max_steps, cfg.trainer.max_epochs = budget.steps(cfg, module, datamodule, started), -1
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        datamodule, module, trainer = build(cfg)  # again, from the beginning
     if trainer.is_global_zero:
         claim(run_dir, cfg, typed, resumed)
     for logger in trainer.loggers:
