@@ -72,11 +72,9 @@ class Muon(Optimizer):
         parameters = list(parameters)
         within = {id(p) for p in [p for p in parameters if p.ndim >= 2][1:-1]}
         inner, others = ([p for p in parameters if (id(p) in within) == side] for side in (True, False))
-        groups: list[dict[str, Any]] = [
-            {"params": inner, "lr": lr, "momentum": momentum, "newton_schulz_steps": newton_schulz_steps},
-            {"params": others, "lr": adam_lr, "betas": tuple(betas), "eps": eps},
-        ]
-        super().__init__(groups, {})
+        groups = [{"params": inner, "lr": lr}, {"params": others, "lr": adam_lr}]
+        shared = {"momentum": momentum, "betas": tuple(betas), "eps": eps, "newton_schulz_steps": newton_schulz_steps}
+        super().__init__(groups, shared)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
