@@ -138,8 +138,7 @@ def main(cfg: DictConfig) -> None:
         cfg, changes = resume.configuration(cfg, run_dir)
         stands = resume.newest(run_dir)
     free_the_other_budget(cfg, typed)
-    if measured := cfg.budget is not None and not resumed:
-        budget.require_budget(cfg, typed)
+    measured = not resumed and budget.applies(cfg, typed)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule, module, trainer = build(cfg)

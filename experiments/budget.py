@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from experiments.cli import UserError
+from experiments.resume import BUDGETS
 
 WARM_UP = 5  # steps that are not measured
 SHARE = 0.04  # of the budget is spent on measuring
@@ -38,16 +39,23 @@ class Pace(L.Callback):
         trainer.should_stop = elapsed >= self.seconds
 
 
-def require_budget(cfg: DictConfig, typed: list[str]) -> None:
-    """Raises UserError unless a budget is a positive number of seconds, of one process, and the run has no other."""
+def applies(cfg: DictConfig, typed: list[str]) -> bool:
+    """Whether the run has a budget: one that a preset brings gives way to a number of steps that is typed.
+
+    Raises:
+        UserError: it is not a positive number of seconds, steps are typed beside it, or there are several processes.
+    """
+    if cfg.budget is None:
+        return False
+    if asked := [override for override in typed if override.split("=")[0] in BUDGETS]:
+        if not any(override.startswith("budget=") for override in typed):
+            return False
+        raise UserError(f"budget={cfg.budget} and {asked[0]} both say how long the run is: leave one of them out")
     if not isinstance(cfg.budget, int | float) or cfg.budget <= 0:
         raise UserError(f"budget={cfg.budget}: must be a number of seconds above 0, or null")
-    if asked := [override for override in typed if override.startswith(("trainer.max_steps=", "trainer.max_epochs="))]:
-        raise UserError(
-            f"budget={cfg.budget} finds the number of steps, and {asked[0]} gives it: leave one of them out"
-        )
     if cfg.trainer.strategy != "auto" or cfg.trainer.devices not in (1, "1"):
         raise UserError(f"budget={cfg.budget} measures one process: leave out trainer=ddp, or give trainer.max_steps")
+    return True
 
 
 def steps(cfg: DictConfig, module: Any, datamodule: Any, started: float) -> int:

@@ -1,4 +1,4 @@
-"""What a denoiser costs: multiplications, time and memory for a 256×256 image, measured in a process of its own."""
+"""What a denoiser costs: multiplications, time and memory for an image, measured in a process of its own."""
 
 import statistics
 import time
@@ -12,43 +12,42 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-SIZE = 256  # pixels at each side
+SIZE = 256  # pixels at each side, unless another is asked for
 REPEATS, LIMIT = 7, 10.0  # runs, of which the median is taken; seconds after which no other is begun
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def measure_apart(checkpoint: str | None, model: Mapping[str, Any], channels: int) -> dict[str, Any]:
+def measure_apart(checkpoint: str | None, model: Mapping[str, Any], channels: int, size: int = SIZE) -> dict[str, Any]:
     """:func:`measure` of a checkpoint or of a model's configuration, in a fresh process whose memory is its own."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_measure, checkpoint, dict(model), channels).result()
+        return pool.submit(_measure, checkpoint, dict(model), channels, size).result()
 
 
-def _measure(checkpoint: str | None, model: dict[str, Any], channels: int) -> dict[str, Any]:
+def _measure(checkpoint: str | None, model: dict[str, Any], channels: int, size: int) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from denoisers.weights import open_network
 
-    return measure(open_network(checkpoint).network if checkpoint else instantiate(model), channels)
+    return measure(open_network(checkpoint).network if checkpoint else instantiate(model), channels, size)
 
 
-def measure(network: nn.Module, channels: int) -> dict[str, Any]:
+def measure(network: nn.Module, channels: int, size: int = SIZE) -> dict[str, Any]:
     """``parameters``; ``size_mb`` of them in float32; ``macs``; ``cpu_ms``, ``gpu_ms``; ``peak_mb`` (10⁶ bytes).
 
-    Of one image 256×256 in float32. ``macs`` are multiply–accumulates of convolutions and matrix products, None for
-    methods that make none. Memory is what the process takes beyond what it had before, on the CPU, None where the
-    system does not tell; ``gpu_ms`` is None without a GPU.
+    Of one image of ``size``² pixels in float32, whole. ``macs`` are multiply–accumulates of convolutions and matrix
+    products, None for methods that make none. Memory is what the process takes beyond what it had before, on the CPU,
+    None where the system does not tell; ``gpu_ms`` is None without a GPU.
     """
     from denoisers.layers import channels_last
 
     network = channels_last(network.eval())
     parameters = sum(p.numel() for p in network.parameters())
-    noisy, level = torch.rand(1, channels, SIZE, SIZE), torch.full((1, 1, 1, 1), 0.1)
+    noisy, level = torch.rand(1, channels, size, size), torch.full((1, 1, 1, 1), 0.1)
     with torch.inference_mode():
         network(noisy[..., :32, :32].contiguous(), level)  # loads libraries
-        peak = peak_memory(network, noisy, level)
-        cpu_ms = milliseconds(network, noisy, level)
         with FlopCounterMode(display=False) as counter:
-            network(noisy, level)
+            peak = peak_memory(network, noisy, level)
+        cpu_ms = milliseconds(network, noisy, level)
         gpu_ms = None
         if torch.cuda.is_available() and parameters:
             gpu_ms = milliseconds(network.cuda(), noisy.cuda(), level.cuda())
@@ -63,26 +62,26 @@ def measure(network: nn.Module, channels: int) -> dict[str, Any]:
 
 
 def milliseconds(network: nn.Module, noisy: Tensor, level: Tensor) -> float:
-    """The median time of an estimate."""
+    """The median time of an estimate; that of the first one if it takes very long."""
     times: list[float] = []
-    while len(times) < 2 or (len(times) <= REPEATS and sum(times) < LIMIT):
+    while len(times) <= REPEATS and sum(times) < LIMIT:
         started = time.perf_counter()
         network(noisy, level)
         if noisy.is_cuda:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[1:]) * 1e3  # the first one warms up
+    return statistics.median(times[1:] or times) * 1e3  # the first one warms up
 
 
 def peak_memory(network: nn.Module, noisy: Tensor, level: Tensor) -> float | None:
-    """By how many megabytes an estimate raises the process's resident memory at most (Linux)."""
+    """By how many megabytes an estimate raises the process's resident memory at most; None where nobody tells."""
     try:
         CLEAR.write_text("5")  # the peak begins anew
         before = resident("VmRSS")
-        network(noisy, level)
-        return (resident("VmHWM") - before) / 1e6
     except (OSError, StopIteration):
-        return None
+        before = None
+    network(noisy, level)
+    return None if before is None else (resident("VmHWM") - before) / 1e6
 
 
 def resident(field: str) -> int:

@@ -71,8 +71,15 @@ class Table:
         shown.box, shown.padding, shown.pad_edge = rich.box.SIMPLE_HEAD, (0, 1, 0, 0), False
         for j, column in enumerate(self.columns):
             widest = max(len(row[j]) for row in self.rows)
-            heading = "\n".join(textwrap.wrap(column, max(widest, *map(len, column.split()))))
-            shown.add_column(heading, justify="right" if j else "left", no_wrap=widest <= SHORT, vertical="bottom")
+            narrowest = max(map(len, column.split()))
+            heading = "\n".join(textwrap.wrap(column, max(widest, narrowest)))
+            shown.add_column(
+                heading,
+                justify="right" if j else "left",
+                no_wrap=widest <= SHORT,
+                min_width=max(narrowest, widest if widest <= SHORT else 0),
+                vertical="bottom",
+            )
         for i, row in enumerate(self.rows):
             shown.add_row(*(f"[bold]{escape(c)}[/]" if (i, j) in self.best else escape(c) for j, c in enumerate(row)))
         return shown
@@ -80,7 +87,7 @@ class Table:
     def show(self) -> None:
         """Prints it, on lines as long as its figures need."""
         console = Console()
-        console.width = max(console.width, console.measure(self.rich()).minimum)
+        console.width = max(console.width, Console(width=10_000).measure(self.rich()).minimum)
         console.print(self.rich())
 
     def csv(self) -> str:

@@ -89,6 +89,10 @@ def test_published_parameter_counts(spec, model, channels, count):
     assert sum(p.numel() for p in network.parameters()) == count
 
 
+def test_published_parameter_count_of_merged_batch_norm(spec):
+    assert sum(p.numel() for p in instantiate(spec("dncnn_b", 3) | {"norm": False}).parameters()) == 668_227
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("model", choices("model"))
 def test_any_size_keeps_its_shape(spec, model, channels):
