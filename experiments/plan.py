@@ -1,5 +1,6 @@
 """Carries out a comparison preset: trains and evaluates what is not done yet, each in a process of its own."""
 
+import itertools
 import logging
 import subprocess
 import sys
@@ -20,8 +21,8 @@ def carry_out(preset: Mapping[str, Any], folder: Path, root: str) -> list[Path]:
     """The folders of the evaluations that a preset lists, below ``runs/`` and ``evaluations/`` of its own folder.
 
     Args:
-        preset: ``methods`` (name → overrides to ``train`` it or to ``evaluate`` it, or None), ``training`` (overrides
-            of every training), ``seeds``, and ``cases`` (overrides of every evaluation).
+        preset: ``methods`` (name → overrides to ``train`` it or to ``evaluate`` it, or None; see :func:`expanded`),
+            ``training`` (overrides of every training), ``seeds``, and ``cases`` (overrides of every evaluation).
         folder: of the comparison. What it holds already is kept, what was interrupted goes on.
         root: where named data sets lie.
 
@@ -29,7 +30,7 @@ def carry_out(preset: Mapping[str, Any], folder: Path, root: str) -> list[Path]:
         UserError: a training or an evaluation has failed, or was made with something else.
     """
     evaluations, at = [], f"data_root={resume.quoted(Path(root))}"
-    for name, method in ((name, method) for name, method in preset["methods"].items() if method):
+    for name, method in expanded(preset["methods"]).items():
         for seed in preset["seeds"] if "train" in method else [None]:
             place = name if seed is None else f"{name}-{seed}"
             what = method.get("evaluate", [])
@@ -42,6 +43,17 @@ def carry_out(preset: Mapping[str, Any], folder: Path, root: str) -> list[Path]:
                 done(EVALUATE, target, [*what, *case, at])
                 evaluations.append(target)
     return evaluations
+
+
+def expanded(methods: Mapping[str, Any]) -> dict[str, Any]:
+    """The methods that are not None, each that has a ``grid`` (key → values) as one method for each combination."""
+    found: dict[str, Any] = {}
+    for name, method in ((name, dict(method)) for name, method in methods.items() if method):
+        grid = method.pop("grid", {})
+        for values in itertools.product(*grid.values()):
+            chosen = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
+            found["-".join([name, *map(str, values)])] = {verb: [*typed, *chosen] for verb, typed in method.items()}
+    return found
 
 
 def evaluated(checkpoint: Path, case: Sequence[str], folder: Path, root: str) -> Path:

@@ -20,7 +20,7 @@ from report_folders import write_rows
 from skimage import data as skimage_data
 from torch import nn
 
-from experiments import compare, comparison, cost, evaluate, findings, plots, sources, tables
+from experiments import compare, comparison, cost, evaluate, findings, plan, plots, sources, tables
 from experiments.findings import PUBLISHED
 
 IMAGES = [f"{i:02}" for i in range(1, 13)]
@@ -396,3 +396,12 @@ def test_findings_of_nothing_scored_are_empty():
     assert findings.figures(rows, {}) == {}
     assert len(comparison.differences(rows, "psnr", "a")) == 0
     assert comparison.means(rows, ["method"], ["psnr"])["psnr"].isna().all()
+
+
+def test_a_grid_is_a_method_for_each_combination():
+    methods = {"none": None, "a": {"train": ["x=1"], "grid": {"k": [3, 5], "d": [7]}}, "b": {"evaluate": ["model=b"]}}
+    assert plan.expanded(methods) == {
+        "a-3-7": {"train": ["x=1", "k=3", "d=7"]},
+        "a-5-7": {"train": ["x=1", "k=5", "d=7"]},
+        "b": {"evaluate": ["model=b"]},
+    }
