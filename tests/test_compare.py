@@ -331,6 +331,7 @@ def test_ctrl_c_stops_a_preset_in_good_order_and_it_goes_on(monkeypatch, capfd, 
     assert json.loads((run / "summary.json").read_text())["steps"] == 150
 
 
+@pytest.mark.slow
 def test_a_preset_whose_training_fails_says_so(monkeypatch, capfd, tmp_path, pictures):
     arguments = preset(pictures, "data.path=/nowhere")
     code, printed = call(monkeypatch, capfd, compare.main, *arguments, f"run_dir={tmp_path / 'c'}")

@@ -283,7 +283,7 @@ def test_a_second_signal_ends_the_command_at_once(small, tmp_path):
     assert resume.newest(run_dir) == run_dir / "checkpoints" / "last.ckpt"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_command_killed_and_resumed_ends_like_one_left_alone(small, tmp_path, number):
     arguments = [*small, "trainer.max_steps=60", "data.crops_per_image=50", "callbacks.last.every_n_steps=7"]
     whole = start(*arguments, f"run_dir={tmp_path / 'whole'}")
