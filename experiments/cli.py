@@ -167,12 +167,13 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
-def require_known(asked: Sequence[str], known: Sequence[str], name: str) -> None:
-    """Raises UserError naming the first that is unknown, and what it may have meant."""
+def require_known(asked: Sequence[str], known: Sequence[str], name: str, kind: str = "") -> None:
+    """Raises UserError naming the first that is unknown, by its kind if one is given, and what it may mean."""
     for one in asked:
         if one not in known:
             meant = did_you_mean(str(one), known)
-            raise UserError(f"{name}={list(asked)}: there is no {one!r}{meant}\n  choices: {', '.join(known)}")
+            said = f"{kind} {one!r}".lstrip()
+            raise UserError(f"{name}={list(asked)}: there is no {said}{meant}\n  choices: {', '.join(known)}")
 
 
 def known_keys(config_name: str) -> list[str]:

@@ -20,7 +20,7 @@ def require_question(cfg: DictConfig) -> None:
     """Raises UserError unless it is said what is scored, and by what."""
     if (cfg.checkpoint is None) == (cfg.get("model") is None):
         raise UserError("say what is evaluated: either checkpoint=RUN_OR_FILE, or model=NAME with nothing to train")
-    require_known(cfg.metrics, METRICS, "metrics")
+    require_known(cfg.metrics, METRICS, "metrics", "metric")
     if cfg.processes is not None and (not isinstance(cfg.processes, int) or cfg.processes < 1):
         raise UserError(f"processes={cfg.processes}: must be a whole number from 1, or null")
 

@@ -268,7 +268,7 @@ def test_lpips_is_measured_where_its_weights_are(monkeypatch, capfd, tmp_path, p
     [
         (["model=median", "data=sett12"], "no data 'sett12'; did you mean set1"),
         (["model=median", "protocol=kiar"], "no protocol 'kiar'; did you mean kair"),
-        (["model=median", "metrics=[psnr,sim]"], "there is no 'sim'; did you mean ssim"),
+        (["model=median", "metrics=[psnr,sim]"], "there is no metric 'sim'; did you mean ssim"),
         (["model=median", "noise=sigma26"], "no noise 'sigma26'; did you mean sigma25"),
         ([], "either checkpoint=RUN_OR_FILE, or model=NAME"),
         (["model=median", "checkpoint={run}"], "either checkpoint=RUN_OR_FILE, or model=NAME"),
