@@ -13,6 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments.networks import CLASSICAL
+
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 REAL_DATA = Path(os.environ.get("DENOISERS_DATA", ROOT.parent / "shared" / "data")).resolve()
@@ -35,7 +37,7 @@ def model_file(model: str) -> Any:
 
 def learns(model: str) -> bool:
     """Whether a choice of the model axis has anything to train."""
-    return not model_file(model)._target_.startswith(("denoisers.classical.", "denoisers.networks.identity."))
+    return not model_file(model)._target_.startswith(CLASSICAL)
 
 
 def takes_activation(model: str) -> bool:

@@ -286,7 +286,7 @@ def test_two_at_once_build_once(pictures, tmp_path, monkeypatch):
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_builder_that_is_ended_harms_nobody(pictures, tmp_path, monkeypatch, end):
     log = tmp_path / "log"
-    slow_decode(monkeypatch, log, 0.1)
+    slow_decode(monkeypatch, log, 0.5)
     monkeypatch.setattr(cache, "THREADS", 2)
     process = child(lambda: cached(pictures))
     deadline = time.monotonic() + 60

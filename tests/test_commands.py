@@ -390,6 +390,7 @@ def test_two_processes_give_the_rows_of_one(tmp_path):
     assert (tmp_path / "one" / "per_image.csv").read_text() == (tmp_path / "two" / "per_image.csv").read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path):
     arguments = [
         "experiment=debug",

@@ -71,7 +71,9 @@ def kair_noisy(image, sigma):
     return image / 255 + np.random.normal(0, sigma / 255, image.shape)  # noqa: NPY002
 
 
-@pytest.mark.parametrize(("what", "protocol"), [("network", "realisations"), ("median", "kair")])
+@pytest.mark.parametrize(
+    ("what", "protocol"), [pytest.param("network", "realisations", marks=pytest.mark.slow), ("median", "kair")]
+)
 def test_rows_are_the_same_from_one_and_two_processes(run_evaluate, pictures, trained, what, protocol):
     arguments = [f"checkpoint={trained}"] if what == "network" else ["model=median", "channels=1"]
     arguments += ["data=folder", f"data.path={pictures}", f"protocol={protocol}"]

@@ -440,29 +440,6 @@ def test_begins_as_the_identity_and_every_parameter_learns(name):
     assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_samples_do_not_see_each_other_and_the_level_is_ignored(name):
-    network, noisy = shaken(SMALL[name](3)), torch.rand(3, 3, 9, 14, dtype=torch.float64)
-    with torch.no_grad():
-        together, alone = network(noisy, torch.ones(3, 1, 1, 1)), network(noisy[1:2])
-    torch.testing.assert_close(together[1:2], alone)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_bf16_channels_last_and_export_agree(name):
-    network, noisy = shaken(SMALL[name](3)).float(), torch.rand(1, 3, 9, 14)
-    with torch.no_grad():
-        expected = network(noisy)
-        exported = torch.export.export(network, (noisy,)).module()(noisy)
-        fast = network.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = fast(noisy)
-        torch.testing.assert_close(exported, expected, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(fast(noisy), expected, atol=1e-4, rtol=1e-4)
-    assert half.dtype in (torch.float32, torch.bfloat16)
-    assert (half - expected).abs().max() < 0.05 * (expected - noisy).abs().max()
-
-
 @pytest.mark.parametrize(
     ("network", "wrong", "named"),
     [

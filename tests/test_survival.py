@@ -116,8 +116,15 @@ def check(compose, tmp_path, overrides, stops):
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("how", ["crash", signal.SIGTERM])
-@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize(
+    ("accumulate", "how"),
+    [
+        (1, "crash"),
+        (4, signal.SIGTERM),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(4, "crash", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_stopped_at_any_micro_batch_ends_the_same(compose, small, tmp_path, accumulate, how):
     overrides = [*small, f"trainer.accumulate_grad_batches={accumulate}", "trainer.max_epochs=3", "callbacks=ema"]
     check(compose, tmp_path, overrides, [(("step", micro), how) for micro in range(1, 18)])
@@ -240,12 +247,11 @@ def children_of(session):
 @pytest.mark.parametrize(
     ("number", "code", "to_all"),
     [
-        (signal.SIGINT, 130, True),
-        (signal.SIGTERM, 143, False),
-        (signal.SIGTERM, 143, True),
-        (signal.SIGUSR1, 138, False),
+        pytest.param(signal.SIGINT, 130, True, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, 143, False, id="kill"),
+        pytest.param(signal.SIGTERM, 143, True, id="timeout", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 138, False, id="slurm", marks=pytest.mark.slow),
     ],
-    ids=["ctrl-c", "kill", "timeout", "slurm"],
 )
 def test_a_signal_saves_and_ends_the_command_within_a_step(small, tmp_path, number, code, to_all):
     run_dir = tmp_path / "r"

@@ -440,21 +440,6 @@ def test_every_parameter_that_can_matter_learns(compose, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-@torch.no_grad()
-def test_bf16_channels_last_and_export_agree(compose, model):
-    network, noisy = randomize(build(compose, model, "model.num_features=8")).eval(), torch.rand(1, 1, 24, 40)
-    expected = network(noisy)
-    assert (expected - noisy).std() > 1e-3
-    exported = torch.export.export(network, (noisy,)).module()(noisy)
-    torch.testing.assert_close(exported, expected, atol=1e-5, rtol=1e-5)
-    fast = network.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(fast(noisy), expected, atol=1e-5, rtol=1e-5)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = fast(noisy)
-    assert (half - expected).abs().max() < 0.05 * (expected - noisy).abs().max()
-
-
-@pytest.mark.parametrize("model", MODELS)
 def test_xunits_replace_every_plain_activation(compose, model):
     def activations(*overrides):
         kinds = [type(m) for m in build(compose, model, "model.num_features=8", *overrides).modules()]
