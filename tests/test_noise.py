@@ -1,4 +1,4 @@
-"""Noise against closed forms, with tolerances far below the effect; and the contract of every noise, by glob."""
+"""The contract of every noise, by glob; the noises of most papers against closed forms; evaluation noise."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hydra.utils import instantiate
 
 from datamodules import seeds
 from datamodules.noise.gaussian import GaussianNoise
+from datamodules.noise.impulse import SaltAndPepperNoise
 from datamodules.noise.poisson_gaussian import PoissonGaussianNoise
-from datamodules.noise.salt_and_pepper import SaltAndPepperNoise
 from datamodules.realisation import ContentSeeded, Kair
 
 
@@ -28,13 +28,31 @@ def test_contract(compose, noise):
         again, _ = augmentation.corrupt(clean)
     assert noisy.shape == clean.shape
     assert noisy.dtype == clean.dtype
-    assert level.shape == (4, 1, 1, 1)
+    assert level.shape in ((4, 1, 1, 1), (4, 1, 128, 128))
     assert torch.equal(clean, before), "the input was changed"
     assert noisy.data_ptr() != clean.data_ptr()
     assert torch.equal(noisy, again), "the same seed drew other noise"
     # the level it reports is the root-mean-square that it made; salt-and-pepper's own spread here is 1.2 %
-    measured = (noisy - clean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    torch.testing.assert_close(measured, level, rtol=0.06, atol=0)
+    measured, reported = (square.mean(dim=(1, 2, 3)).sqrt() for square in ((noisy - clean).square(), level.square()))
+    torch.testing.assert_close(measured, reported, rtol=0.06, atol=0)
+    for shape in [(1, 1, 1, 1), (2, 3, 7, 13)]:
+        noisy, level = augmentation.corrupt(torch.rand(shape))
+        assert noisy.shape == shape
+        assert noisy.isfinite().all()
+        assert level.isfinite().all()
+    assert augmentation.corrupt(clean.double())[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("noise", [name for name in choices("noise") if name != "none"])
+def test_every_range_is_drawn_anew(compose, noise):
+    """Two batches meet other noise, each sample other parameters, wherever there is a range to draw from."""
+    augmentation, clean = instantiate(compose(f"noise={noise}").noise), torch.rand(8, 3, 16, 16)
+    first, second = (augmentation.forward_parameters(clean.shape) for _ in range(2))
+    for key in first.keys() - {"batch_prob", "forward_input_shape"}:
+        values = first[key].flatten(1) if first[key].ndim > 1 else first[key][:, None]
+        if (values != values[0]).any():
+            assert not torch.equal(first[key], second[key])
+            assert len({tuple(row) for row in values.tolist()}) == (8 if key != "choice" else len(values.unique()))
 
 
 @pytest.mark.parametrize("noise", [name for name in choices("noise") if name != "none"])

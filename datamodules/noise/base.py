@@ -1,38 +1,45 @@
 """What every noise is: a kornia augmentation that also knows how strong it was."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
 Params = dict[str, Tensor]
+Spacing = Literal["linear", "log"]
 
 
-class Noise(IntensityAugmentationBase2D, ABC):
+class Noise(IntensityAugmentationBase2D):
     """Clean → noisy, every sample with its own parameters; shape, dtype and device kept, nothing clipped.
 
     A subclass draws its per-sample parameters in ``generate_parameters``, applies them in ``apply_transform`` and gives
-    their strength in :meth:`level`.
+    their strength in :meth:`level`, where there is a formula for it.
     """
 
     def __init__(self, p: float = 1.0, **options: Any) -> None:
         super().__init__(p=p, **options)  # kornia's default p would leave half of the samples clean
 
-    @abstractmethod
-    def level(self, clean: Tensor, params: Params) -> Tensor:
-        """[B, C, H, W] in [0, 1] → [B, 1, 1, 1], each sample's root-mean-square noise on the same scale."""
+    def level(self, clean: Tensor, params: Params) -> Tensor | None:
+        """[B, C, H, W] in [0, 1] → each sample's root-mean-square noise on the same scale, as it is to be expected.
+
+        [B, 1, 1, 1]; or a map [B, 1, H, W], where the noise differs from place to place by design; or None where no
+        formula says it.
+        """
+        return None
 
     def corrupt(self, clean: Tensor, params: Params | None = None) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] → noisy, same shape, and its level [B, 1, 1, 1]; drawn from PyTorch's global generators.
+        """[B, C, H, W] → noisy, same shape, and its level, which is measured where no formula says it.
+
+        Drawn from PyTorch's global generators.
 
         Args:
             params: random draws to use, as ``forward_parameters`` returns them.
         """
         noisy = self(clean, params)
-        return noisy, self.level(clean, self._params).to(clean)
+        level = self.level(clean, self._params)
+        return noisy, (rms((noisy - clean).square()) if level is None else level.to(clean))
 
 
 def as_range(
@@ -51,14 +58,29 @@ def as_range(
     return ends[0], ends[-1]
 
 
-def draw_uniform(batch: int, ends: tuple[float, float]) -> Tensor:
-    """[B], one number from the range for each sample."""
-    return torch.empty(batch).uniform_(*ends)
+def as_positive_range(name: str, value: float | Sequence[float], why: str) -> tuple[float, float]:
+    """:func:`as_range`, of numbers above 0.
+
+    Raises:
+        ValueError: likewise; ``why`` says what 0 would mean.
+    """
+    ends = as_range(name, value)
+    if ends[0] == 0:
+        raise ValueError(f"{name}={value}: must be above 0 ({why})")
+    return ends
+
+
+def draw(shape: int | tuple[int, ...], ends: tuple[float, float], spacing: Spacing = "linear") -> Tensor:
+    """Numbers from a range, each as likely as any other; with ``log`` it is their logarithms that are."""
+    if spacing == "linear":
+        return torch.empty(shape).uniform_(*ends)
+    low, high = torch.tensor(ends).log().tolist()
+    return torch.empty(shape).uniform_(low, high).exp()
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """[B] → [B, 1, 1, 1] on the device and in the type of ``like``."""
-    return values.view(-1, 1, 1, 1).to(like)
+    """[B] → [B, 1, 1, 1], [B, C] → [B, C, 1, 1], on the device and in the type of ``like``."""
+    return values.view(len(values), -1, 1, 1).to(like)
 
 
 def rms(variance: Tensor) -> Tensor:

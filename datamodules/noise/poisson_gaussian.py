@@ -6,31 +6,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.noise.base import Noise, Params, as_range, draw_uniform, per_sample, rms
+from datamodules.noise.base import Noise, Params, Spacing, as_positive_range, as_range, draw, per_sample, rms
 
 
 class PoissonGaussianNoise(Noise):
     """noisy = gain · Poisson(clean / gain) + N(0, (read / 255)²): variance = gain · clean + (read / 255)².
 
     Foi, Trimeche, Katkovnik and Egiazarian, "Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image
-    Raw-Data", IEEE TIP 2008, with its a = gain and b = (read / 255)².
+    Raw-Data", IEEE TIP 2008, with its a = gain and b = (read / 255)². Without read noise it is Poisson noise.
 
     Args:
         gain: the brightness that one photon adds, on the [0, 1] scale: white is 1 / gain photons. A number above 0,
             or a range [a, b], from which each sample draws its own.
         read: standard deviation of the read noise on the 0–255 scale; a number or a range.
+        spacing: of what is drawn from ranges: ``linear``, or ``log``, which brings weak noise and strong alike, as
+            cameras do that double their sensitivity from setting to setting.
     """
 
-    def __init__(self, *, gain: float | Sequence[float], read: float | Sequence[float]) -> None:
+    def __init__(
+        self, *, gain: float | Sequence[float], read: float | Sequence[float], spacing: Spacing = "linear"
+    ) -> None:
         super().__init__()
-        self.gain = as_range("gain", gain)
-        self.read = as_range("read", read)
-        if self.gain[0] == 0:
-            raise ValueError(f"gain={gain}: must be above 0 (white is 1 / gain photons)")
+        self.gain = as_positive_range("gain", gain, "white is 1 / gain photons")
+        self.read, self.spacing = as_range("read", read), spacing
+        if spacing not in ("linear", "log"):
+            raise ValueError(f"spacing={spacing}: must be linear or log")
+        if spacing == "log" and self.read[0] == 0 < self.read[1]:
+            raise ValueError(f"read={read}: a range that is drawn with spacing=log must begin above 0")
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         batch = batch_shape[0]
-        return {"gain": draw_uniform(batch, self.gain), "read": draw_uniform(batch, self.read) / 255}
+        read = draw(batch, self.read, self.spacing if self.read[0] else "linear")
+        return {"gain": draw(batch, self.gain, self.spacing), "read": read / 255}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
