@@ -23,10 +23,11 @@ lint: .venv/dev  ## lint and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/core  ## what training and evaluation cost beside the network, and the cache beside decoding (4 minutes)
+bench: .venv/core  ## what training, evaluation and noise cost beside the network, and the cache beside decoding (5 minutes)
 	@$(BIN)/python -m experiments.bench $(ARGS)
 	@$(BIN)/python -m experiments.bench_cache
 	@$(BIN)/python -m experiments.bench_evaluate
+	@$(BIN)/python -m experiments.bench_noise
 
 torture: .venv/core  ## kill 60 runs at random moments, resume them, count; the same under stock Lightning (20 minutes)
 	@$(BIN)/python tests/torture.py $(ARGS)
