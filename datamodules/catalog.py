@@ -1,227 +1,280 @@
-"""Data sets: which files they are, and how they part into training, validation and test images."""
+"""Named data sets, what they are and where they come from: ``python -m datamodules.catalog list|get|check NAME``.
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+The sets are listed in sets.yaml; the checksums of their files, where they are known, in sums/NAME.sha256.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import functools
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import numpy as np
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
 
-from datamodules.images import SUFFIXES, DataError, image_files, listing, read_header
+from datamodules.archives import unpack
+from datamodules.download import digest, fetch
+from datamodules.images import SUFFIXES, DataError, each, listing, read_header
 
-
-@dataclass(frozen=True)
-class Item:
-    """One image: the set it is reported under, its name there, its clean file, its noisy one, or both."""
-
-    set: str
-    name: str
-    clean: Path | None
-    noisy: Path | None = None
-
-    @property
-    def views(self) -> dict[str, Path]:
-        """``clean`` and ``noisy``, those that there are → their files."""
-        return {view: path for view, path in (("clean", self.clean), ("noisy", self.noisy)) if path}
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files of its views, in their order."""
-        return tuple(self.views.values())
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The images of a run. No image is in two splits."""
-
-    train: list[Item]
-    val: list[Item]
-    test: list[Item]
-
-    def fingerprint(self) -> dict[str, str]:
-        """Split → how many images it has, and a hash of their names and of their files' sizes; wherever they lie."""
-        marks = {}
-        for name in ("train", "val", "test"):
-            items: list[Item] = getattr(self, name)
-            listed = [(item.set, item.name, *(path.stat().st_size for path in item.files)) for item in items]
-            marks[name] = f"{len(items)} images, {hashlib.sha256(repr(listed).encode()).hexdigest()[:12]}"
-        return marks
+HERE = Path(__file__).parent
+ROOT = "DENOISERS_DATA"  # the environment variable that says where the sets lie
+DOWNLOADS = ".downloads"  # below the root: archives, until they are unpacked
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A published set: the folder under the data root, how many images it holds, and where to get it."""
+    """A published set, as sets.yaml says it."""
 
-    folder: str
+    name: str
+    about: str
+    mode: str
     count: int
-    source: str
+    terms: str
+    cite: str
+    folder: str
+    sources: list[dict[str, str]] = field(default_factory=list)
+    members: dict[str, str] = field(default_factory=dict)
+    by_hand: str = ""
+
+    @functools.cached_property
+    def sums(self) -> dict[str, str]:
+        """File → its SHA-256, where they are known."""
+        path = HERE / "sums" / f"{self.name}.sha256"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return {name: found for found, name in (line.split("  ", 1) for line in lines)}
+
+    def place(self, member: str) -> str | None:
+        """The name that a member of an archive gets in the folder; None if it is none of the set's."""
+        for pattern, name in self.members.items():
+            if match := re.fullmatch(pattern, member):
+                wanted = match.expand(name)
+                return wanted if not self.sums or wanted in self.sums else None
+        return None
+
+    @property
+    def remedy(self) -> str:
+        """How somebody comes by it."""
+        if self.sources:
+            return f"python -m datamodules.catalog get {self.name}"
+        return f"by hand, from {self.by_hand}"
 
 
-SETS = {
-    "Train400": ImageSet("Train400", 400, "the 400 grey 180×180 training crops in the repository cszn/DnCNN"),
-    "CBSD432": ImageSet("CBSD432", 432, "the repository BIDS/BSDS500 (500 RGB images), less the 68 images of CBSD68"),
-    "Set12": ImageSet("Set12", 12, "testsets/Set12 in the repository cszn/DnCNN"),
-    "BSD68": ImageSet("BSD68", 68, "testsets/BSD68 in the repository cszn/DnCNN"),
-    "Set14": ImageSet("Set14", 14, "testsets/Set14 in the repository cszn/KAIR"),
-    "CBSD68": ImageSet("CBSD68", 68, "testsets/CBSD68 in the repository cszn/FFDNet"),
-    "Kodak24": ImageSet("Kodak24", 24, "testsets/Kodak24 in the repository cszn/FFDNet"),
-    "McMaster": ImageSet("McMaster", 18, "testsets/McMaster in the repository cszn/FFDNet"),
-    "Urban100": ImageSet("Urban100", 100, "the repository jbhuang0604/SelfExSR (the HR images)"),
-}
+@functools.cache
+def sets() -> dict[str, ImageSet]:
+    """Name → the set."""
+    listed = yaml.safe_load((HERE / "sets.yaml").read_text(encoding="utf-8"))
+    return {name: ImageSet(name=name, **({"folder": name} | about)) for name, about in listed.items()}
 
 
-def find(name: str, root: str) -> list[Item]:
-    """The images of a named set below the data root, sorted by file name.
+def known(name: str) -> ImageSet:
+    """The set of that name.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name not in sets():
+        raise DataError(f"there is no set {name!r}; the named sets are {', '.join(sets())}")
+    return sets()[name]
+
+
+def directory(name: str, root: str | Path) -> Path:
+    """Where a set lies below the data root.
+
+    Raises:
+        DataError: it is not there: what was looked for, where, how to get it.
+    """
+    wanted = known(name)
+    folder = Path(root).resolve() / wanted.folder
+    if not folder.is_dir():
+        raise DataError(_absent(wanted, folder, "does not exist"))
+    return folder
+
+
+def find(name: str, root: str | Path) -> list[Path]:
+    """The images of a set below the data root, sorted by file name.
 
     Raises:
         DataError: the root, the set or some of its images are missing: what was looked for, where, how to get it.
     """
-    wanted = SETS[name]
-    directory = Path(root).resolve() / wanted.folder
-    found = [p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES] if directory.is_dir() else []
+    folder, wanted = directory(name, root), known(name)
+    found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
     if len(found) != wanted.count:
-        state = f"holds {len(found)} images" if directory.is_dir() else "does not exist"
-        raise DataError(
-            f"data set {name}: looked for {wanted.count} images in {directory}, which {state}.\n"
-            f"  Get it from {wanted.source}, and put the images there,\n"
-            f"  or point the environment variable DENOISERS_DATA (or data_root=DIR) at the folder that holds {name}."
-        )
-    return [Item(name, path.stem, path) for path in sorted(found)]
+        raise DataError(_absent(wanted, folder, f"holds {len(found)} images"))
+    return sorted(found)
 
 
-def part(items: Sequence[Item], sizes: Sequence[int], split_seed: int) -> list[list[Item]]:
-    """The items in parts of the given sizes, drawn by the seed, each in the order of the items."""
-    order = np.random.default_rng(split_seed).permutation(len(items))
-    return [[items[i] for i in sorted(chosen)] for chosen in np.split(order, np.cumsum(sizes)[:-1])]
+def _absent(wanted: ImageSet, folder: Path, state: str) -> str:
+    return (
+        f"data set {wanted.name}: looked for {wanted.count} images in {folder}, which {state}.\n"
+        f"  Get it: {wanted.remedy},\n"
+        f"  or point the environment variable {ROOT} (or data_root=DIR) at the folder that holds {wanted.folder}."
+    )
 
 
-def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:
-    """A named training set, of which ``hold_out`` images are for validation, and named test sets."""
-    items = find(train, root)
-    learn, val = part(items, [len(items) - hold_out, hold_out], split_seed)
-    return Splits(learn, val, [item for name in test for item in find(name, root)])
+def problems(wanted: ImageSet, folder: Path) -> list[str]:
+    """What is wrong with the files of a set in a folder: missing, other, unreadable or too many or few images."""
+    found = [f"{name}: missing" for name in wanted.sums if not (folder / name).is_file()]
+    there = [name for name in wanted.sums if (folder / name).is_file()]
+    found += [f"{name}: not the published file" for name in there if digest(folder / name) != wanted.sums[name]]
+    images = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if len(images) != wanted.count:
+        found.append(f"{len(images)} images instead of {wanted.count}")
+    try:
+        each(read_header, images)
+    except DataError as error:
+        found.append(str(error))
+    return found
 
 
-def tests(*, names: Sequence[str], root: str) -> Splits:
-    """Named test sets; nothing to train on.
-
-    Raises:
-        DataError: an unknown set; or see :func:`find`.
-    """
-    for name in names:
-        if name not in SETS:
-            raise DataError(f"there is no set {name!r}; the named sets are {', '.join(SETS)}")
-    return Splits([], [], [item for name in names for item in find(name, root)])
-
-
-def sample(*, channels: int, train: Sequence[str], val: Sequence[str], test: Sequence[str]) -> Splits:
-    """Natural images that ship inside scikit-image (CC0 or public domain), by file name.
-
-    With ``channels=3`` the grey ones among them are left out.
-    """
-    directory = Path(str(files("skimage") / "data"))
-
-    def items(names: Sequence[str]) -> list[Item]:
-        paths = [directory / name for name in names]
-        return [Item("sample", p.stem, p) for p in paths if read_header(p).channels >= channels]
-
-    return Splits(items(train), items(val), items(test))
-
-
-def folder(
-    *,
-    path: str | None,
-    train: str | None,
-    val: str | None,
-    test: str | None,
-    fractions: Sequence[float],
-    split_seed: int,
-) -> Splits:
-    """One directory parted by ``fractions`` and the seed, or three directories.
+def get(name: str, root: Path, bar: Progress) -> Path:
+    """Downloads a set into the data root, where it is seen when it is complete and right; what is there is left alone.
 
     Raises:
-        DataError: nothing or both are given, the fractions do not add up to 1, too few images, or a file in two splits.
+        DataError: it cannot be got, or what is there is not right; the message says what to do.
     """
-    given = {"train": train, "val": val, "test": test}
-    if (path is None) == (not any(given.values())):
-        raise DataError(
-            "data=folder needs either data.path=DIR, which is parted into training, validation and test images, "
-            "or data.train=DIR data.val=DIR data.test=DIR"
-        )
-    if path is not None:
-        return _parted(_directory(path), fractions, split_seed)
-    if train and (missing := [f"data.{name}" for name, value in given.items() if value is None]):
-        raise DataError(f"data=folder with data.train needs {' and '.join(missing)} as well")
-    splits = {name: _directory(value) if value else [] for name, value in given.items()}
-    seen: dict[Path, str] = {}
-    for name, items in splits.items():
-        for path_ in (path_ for item in items for path_ in item.files):
-            if (other := seen.setdefault(path_.resolve(), name)) != name:
-                raise DataError(f"{path_} is in both data.{other} and data.{name}: no image may be in two splits")
-    return Splits(**splits)
+    wanted = known(name)
+    folder = root.resolve() / wanted.folder
+    if folder.exists():
+        if wrong := problems(wanted, folder):
+            raise DataError(f"{folder} is there, but not right; move it away and get it again:\n{listing(wrong)}")
+        return folder
+    if not wanted.sources:
+        raise DataError(f"{name} cannot be downloaded by a command. Get it {wanted.remedy}; put it in {folder}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{folder.name}.part")
+    with _alone(folder):
+        failures = []
+        for source in wanted.sources:
+            try:
+                (_archive if "archive" in source else _files)(wanted, source, root, part, bar)
+                if wrong := problems(wanted, part):
+                    raise DataError(f"what came is not {name}:\n{listing(wrong)}")
+                break
+            except DataError as error:
+                failures.append(str(error))
+        else:
+            raise DataError(
+                f"{name} could not be got:\n{listing(failures)}\n  Put its {wanted.count} images in {folder} yourself"
+                + (f" (their checksums: {HERE / 'sums' / name}.sha256)" if wanted.sums else "")
+            )
+        os.sync()  # or a machine that stops now might find the folder's name, and not what is in it
+        part.rename(folder)
+    return folder
 
 
-def unreferenced(*, path: str | None) -> Splits:
-    """Noisy pictures without clean ones, all of them for testing.
-
-    Raises:
-        DataError: no directory is given, or it holds no image.
-    """
-    if path is None:
-        raise DataError("data=noisy needs data.path=DIR, a directory of noisy pictures")
-    return Splits([], [], [Item(item.set, item.name, None, item.clean) for item in _directory(path)])
-
-
-def pairs(*, noisy: str | None, clean: str | None, fractions: Sequence[float], split_seed: int) -> Splits:
-    """Noisy and clean files of the same relative names (suffixes may differ), parted by ``fractions`` and the seed.
-
-    The set is called after the directory that holds the clean one.
-
-    Raises:
-        DataError: a directory is not given, both are the same, a file has no partner, or too few pairs.
-    """
-    if noisy is None or clean is None:
-        raise DataError("data=pairs needs data.noisy=DIR and data.clean=DIR, with files of the same names")
-    if Path(noisy).resolve() == Path(clean).resolve():
-        raise DataError(
-            f"data.noisy and data.clean are the same directory, {noisy}: there would be no noise to learn from"
-        )
-    clean_items, noisy_items = _directory(clean), {item.name: item for item in _directory(noisy)}
-    lonely = [f"{item.clean}: no noisy partner" for item in clean_items if item.name not in noisy_items]
-    names = {item.name for item in clean_items}
-    lonely += [f"{item.clean}: no clean partner" for name, item in noisy_items.items() if name not in names]
-    if lonely:
-        raise DataError(f"data=pairs: {len(lonely)} files have no partner of the same name:\n" + listing(lonely))
-    set_name = Path(clean).resolve().parent.name
-    items = [Item(set_name, item.name, item.clean, noisy_items[item.name].clean) for item in clean_items]
-    return _parted(items, fractions, split_seed)
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a lock that ends with the process; DataError if another one has it."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError(f"another process is getting {folder.name} already") from error
+        yield
+        lock.unlink()
 
 
-def _directory(path: str) -> list[Item]:
-    """The images below a directory, named by their relative path without suffix."""
-    directory = Path(path)
-    items = [
-        Item(directory.resolve().name, str(file.relative_to(directory).with_suffix("")), file)
-        for file in image_files(directory)
-    ]
-    if twins := [f"{name}.*" for name, count in Counter(item.name for item in items).items() if count > 1]:
-        raise DataError(f"{directory} holds files that differ only in their suffix, rename them:\n" + listing(twins))
-    return items
+def _files(wanted: ImageSet, source: dict[str, str], root: Path, part: Path, bar: Progress) -> None:
+    """Each file by itself; those that are there already are kept."""
+    task = bar.add_task(wanted.name, total=len(wanted.sums))
+    for name, sha256 in wanted.sums.items():
+        path = part / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or digest(path) != sha256:
+            fetch(source["files"] + name, path, sha256)
+        bar.advance(task)
 
 
-def _parted(items: list[Item], fractions: Sequence[float], split_seed: int) -> Splits:
-    if list(fractions) == [0, 0, 1]:
-        return Splits([], [], items)
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise DataError(
-            f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1, "
-            "or [0,0,1], which makes all of them test images"
-        )
-    if len(items) < 3:
-        raise DataError(
-            f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed"
-        )
-    val, test = (max(1, round(fraction * len(items))) for fraction in fractions[1:])
-    return Splits(*part(items, [len(items) - val - test, val, test], split_seed))
+def _archive(wanted: ImageSet, source: dict[str, str], root: Path, part: Path, bar: Progress) -> None:
+    """An archive, and of it what is wanted."""
+    url = source["archive"]
+    path = root / DOWNLOADS / re.sub(r"[^\w.-]+", "-", urlsplit(url).netloc + urlsplit(url).path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    task = bar.add_task(wanted.name, total=None)
+    if not path.exists():
+        fetch(url, path, progress=lambda have, whole: bar.update(task, completed=have, total=whole))
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        unpack(path, part, wanted.place)
+    except DataError:
+        path.unlink()  # the next attempt needs another
+        raise
+    path.unlink()
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def show(root: Path, console: Console) -> None:
+    """All sets, and whether they are there."""
+    table = Table(title=f"Data sets; here: in {root}")
+    for column in ("set", "images", "mode", "here", "terms", "what it is"):
+        table.add_column(column, justify="right" if column == "images" else "left")
+    for name, wanted in sets().items():
+        here = "yes" if (root / wanted.folder).is_dir() else ""
+        table.add_row(name, f"{wanted.count:,}", wanted.mode, here, wanted.terms, wanted.about)
+    console.print(table)
+
+
+def details(wanted: ImageSet) -> str:
+    """What sets.yaml says of a set, as text."""
+    sources = [next(iter(source.values())) for source in wanted.sources] or [wanted.remedy]
+    known_files = f"{len(wanted.sums)} files with their SHA-256" if wanted.sums else "no checksums"
+    return (
+        f"{wanted.name}: {wanted.about}\n  {wanted.count:,} images, {wanted.mode}; {wanted.terms}; {known_files}\n"
+        f"  cite: {wanted.cite}\n" + "\n".join(f"  from: {source} (not verified here)" for source in sources)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 2 something is to be put right, 130 ended by Ctrl-C."""
+    parser = argparse.ArgumentParser("datamodules.catalog", description="Named data sets: list, get and check them.")
+    parser.add_argument("verb", choices=["list", "get", "check"])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sets; check without a name: those that are there")
+    parser.add_argument(
+        "--root", type=Path, default=Path(os.environ.get(ROOT, "data")), help=f"default: ${ROOT}, or data"
+    )
+    asked = parser.parse_args(arguments)
+    console = Console()
+    try:
+        wanted = [known(name) for name in asked.names]
+        if asked.verb == "list" and not wanted:
+            show(asked.root, console)
+        elif asked.verb == "list":
+            print("\n".join(map(details, wanted)))
+        elif asked.verb == "get":
+            if not wanted:
+                raise DataError("get needs the name of a set; python -m datamodules.catalog list has them")
+            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+            with Progress(*columns, console=console) as bar:
+                for one in wanted:
+                    console.print(f"{one.name}: {get(one.name, asked.root, bar)}")
+        else:
+            wanted = wanted or [one for one in sets().values() if (asked.root / one.folder).is_dir()]
+            wrong = {one.name: problems(one, directory(one.name, asked.root)) for one in wanted}
+            for name, found in wrong.items():
+                print(f"{name}: {'right' if not found else 'not right'}" + "".join(f"\n{listing(found)}" * bool(found)))
+            return 2 if any(wrong.values()) else 0
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what has come is kept, the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

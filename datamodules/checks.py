@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.catalog import Item, Splits
 from datamodules.images import DataError, Header, listing, read_headers
 from datamodules.noise.base import Noise
 from datamodules.noise.none import NoNoise
+from datamodules.splits import Item, Splits
 
 log = logging.getLogger(__name__)
 SMALLEST_SCORED = 11  # SSIM's window

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from datamodules import seeds
-from datamodules.catalog import Item
 from datamodules.images import to_tensor
+from datamodules.splits import Item
 
 Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: an item's views
 Sample = dict[str, Tensor | str | int]
@@ -63,7 +63,8 @@ class Crops(Dataset[Sample]):
 
 
 class WholeImages(Dataset[Sample]):
-    """Whole images, in order: ``clean``, ``noisy`` or both [C, H, W] in [0, 1], ``name``, ``set`` and ``realisation``.
+    """Whole images, in order: ``clean``, ``noisy`` or both [C, H, W] in [0, 1], ``name``, ``set``, ``realisation``, and
+    ``own_noise``: whether their noise is their own.
 
     Args:
         images: clean ones, pairs, or noisy ones.
@@ -81,7 +82,13 @@ class WholeImages(Dataset[Sample]):
         number, realisation = divmod(index, self.draws)
         item = self.items[number]
         views = dict(zip(item.views, map(to_tensor, self.images[number]), strict=True))
-        return {**views, "name": item.name, "set": item.set, "realisation": realisation}
+        about: Sample = {
+            "name": item.name,
+            "set": item.set,
+            "realisation": realisation,
+            "own_noise": item.noisy is not None,
+        }
+        return {**views, **about}
 
 
 class Stream(Sampler[list[tuple[int, int]]]):

@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import seeds
 from datamodules.cache import decoded
-from datamodules.catalog import Splits
 from datamodules.checks import check_headers, refuse_doubled_noise
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages
 from datamodules.images import DataError
 from datamodules.noise.base import Noise, rms
 from datamodules.realisation import ContentSeeded
+from datamodules.splits import Splits
 from datamodules.workers import leave_signals_to_parent
 
 Batch = dict[str, Any]

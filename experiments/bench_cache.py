@@ -95,7 +95,7 @@ def main(cfg: DictConfig) -> None:
             make_pictures(images)
             cfg.channels = 3
             cfg.datamodule.splits = {
-                "_target_": "datamodules.catalog.folder",
+                "_target_": "datamodules.splits.folder",
                 **dict.fromkeys(("train", "val", "test")),
                 "path": str(images),
                 "fractions": [0.7, 0.15, 0.15],

@@ -32,7 +32,7 @@ class Rows(L.Callback):
 
     Args:
         path: the CSV file.
-        noise, protocol: their names, part of every row.
+        noise, protocol: their names, part of every row; images that bring their own noise have ``none`` of ours.
     """
 
     def __init__(self, path: str, noise: str, protocol: str) -> None:
@@ -52,9 +52,8 @@ class Rows(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         for index, (name, set_name) in enumerate(zip(batch["name"], batch["set"], strict=True)):
-            row = label(
-                name, set_name, self.noise, batch["level"][index], self.protocol, int(batch["realisation"][index])
-            )
+            noise = "none" if batch["own_noise"][index] else self.noise
+            row = label(name, set_name, noise, batch["level"][index], self.protocol, int(batch["realisation"][index]))
             self.rows.append(row | {c: round(values[index].item(), DIGITS) for c, values in outputs["scores"].items()})
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

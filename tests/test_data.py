@@ -10,14 +10,14 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules import catalog, crops, seeds
+from datamodules import catalog, crops, seeds, splits
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream
 from datamodules.images import DataError, decode, read_header, to_channels, to_tensor
 from train import build, free_the_other_budget
 
-ITEM = catalog.Item("set", "name", Path("file.png"))
-PAIR = catalog.Item("set", "name", Path("file.png"), Path("noisy.png"))
+ITEM = splits.Item("set", "name", Path("file.png"))
+PAIR = splits.Item("set", "name", Path("file.png"), Path("noisy.png"))
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_named_sets(compose, tmp_path):
     assert not {i.clean for i in splits.train} & {i.clean for i in splits.val}
     assert {item.set for item in splits.test} == {"Set12", "BSD68"}
     (root / "BSD68" / "000.png").unlink()
-    with pytest.raises(DataError, match=r"BSD68.*68 images.*holds 67.*\n.*cszn/DnCNN.*\n.*DENOISERS_DATA"):
+    with pytest.raises(DataError, match=r"BSD68.*68 images.*holds 67.*\n.*catalog get BSD68.*\n.*DENOISERS_DATA"):
         catalog.find("BSD68", str(root))
 
 
@@ -216,7 +216,7 @@ def images(channels, *kinds):
 )
 def test_crops_on_the_device_are_the_loaders_bit_for_bit(content, kept_as, patch_size):
     noisy = Path("noisy.png") if len(content[0]) == 2 else None
-    items = [catalog.Item("set", f"image {number}", Path("file.png"), noisy) for number in range(len(content))]
+    items = [splits.Item("set", f"image {number}", Path("file.png"), noisy) for number in range(len(content))]
     source = Crops(content, items, patch_size=patch_size, crops_per_image=40, seed=5)
     order = stream(lambda: 47, crops=len(source))
     device, loader = DeviceCrops(source, order, torch.device("cpu")), DataLoader(source, batch_sampler=order)

@@ -17,10 +17,10 @@ from torch import nn
 import denoisers
 import experiments.denoise
 import experiments.evaluate
-from datamodules.catalog import find
 from datamodules.images import decode, to_tensor
 from datamodules.noise.gaussian import GaussianNoise
 from datamodules.realisation import Kair
+from datamodules.splits import images_of
 from denoisers.architectures import ARCHITECTURES
 from denoisers.checkpoint import CheckpointError, build
 from denoisers.folding import fold_batch_norm
@@ -274,7 +274,7 @@ def test_real_weights_against_a_plain_forward(real_data, file):
     if not path.is_file():
         pytest.skip(f"no published weights: {path}")
     network, state = open_network(path).network, torch.load(path, weights_only=True, map_location="cpu")
-    for item in find(set_name, str(real_data))[:2]:
+    for item in images_of(set_name, str(real_data))[:2]:
         clean = to_tensor(decode(item.clean))
         noisy, level = Kair()(GaussianNoise(sigma=sigma), clean, eval_seed=0)
         with torch.no_grad():

@@ -5,10 +5,10 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from datamodules.catalog import find
 from datamodules.images import decode, to_tensor
 from datamodules.noise.gaussian import GaussianNoise
 from datamodules.realisation import Kair
+from datamodules.splits import images_of
 from denoisers.metrics import Score
 
 
@@ -31,7 +31,7 @@ def test_kair_protocol_reproduces_a_published_number(real_data):
     if not weights.is_file():
         pytest.skip(f"no published weights: {weights}")
     network, total = merged_dncnn(weights).to(memory_format=torch.channels_last), 0.0
-    items = find("Set12", str(real_data))
+    items = images_of("Set12", str(real_data))
     for item in items:
         clean = to_tensor(decode(item.clean))
         noisy, _ = Kair()(GaussianNoise(sigma=25), clean, eval_seed=0)

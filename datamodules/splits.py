@@ -1,0 +1,259 @@
+"""Which images a run has, and how they part into training, validation and test images."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.catalog import directory, find
+from datamodules.idx import unpacked
+from datamodules.images import DataError, image_files, listing, read_header
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image: the set it is reported under, its name there, its clean file, its noisy one, or both."""
+
+    set: str
+    name: str
+    clean: Path | None
+    noisy: Path | None = None
+
+    @property
+    def views(self) -> dict[str, Path]:
+        """``clean`` and ``noisy``, those that there are → their files."""
+        return {view: path for view, path in (("clean", self.clean), ("noisy", self.noisy)) if path}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of its views, in their order."""
+        return tuple(self.views.values())
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a run. No image is in two splits."""
+
+    train: list[Item]
+    val: list[Item]
+    test: list[Item]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Split → how many images it has, and a hash of their names and of their files' sizes; wherever they lie."""
+        marks = {}
+        for name in ("train", "val", "test"):
+            items: list[Item] = getattr(self, name)
+            listed = [(item.set, item.name, *(path.stat().st_size for path in item.files)) for item in items]
+            marks[name] = f"{len(items)} images, {hashlib.sha256(repr(listed).encode()).hexdigest()[:12]}"
+        return marks
+
+
+def part(items: Sequence[Item], sizes: Sequence[int], split_seed: int) -> list[list[Item]]:
+    """The items in parts of the given sizes, drawn by the seed, each in the order of the items."""
+    order = np.random.default_rng(split_seed).permutation(len(items))
+    return [[items[i] for i in sorted(chosen)] for chosen in np.split(order, np.cumsum(sizes)[:-1])]
+
+
+def images_of(name: str, root: str) -> list[Item]:
+    """The images of a named set; see :func:`datamodules.catalog.find`."""
+    return [Item(name, path.stem, path) for path in find(name, root)]
+
+
+def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:
+    """A named training set, of which ``hold_out`` images are for validation, and named test sets."""
+    items = images_of(train, root)
+    learn, val = part(items, [len(items) - hold_out, hold_out], split_seed)
+    return Splits(learn, val, [item for name in test for item in images_of(name, root)])
+
+
+def tests(*, names: Sequence[str], root: str) -> Splits:
+    """Named test sets; nothing to train on.
+
+    Raises:
+        DataError: an unknown set; or see :func:`find`.
+    """
+    return Splits([], [], [item for name in names for item in images_of(name, root)])
+
+
+def sample(*, channels: int, train: Sequence[str], val: Sequence[str], test: Sequence[str]) -> Splits:
+    """Natural images that ship inside scikit-image (CC0 or public domain), by file name.
+
+    With ``channels=3`` the grey ones among them are left out.
+    """
+    directory = Path(str(files("skimage") / "data"))
+
+    def items(names: Sequence[str]) -> list[Item]:
+        paths = [directory / name for name in names]
+        return [Item("sample", p.stem, p) for p in paths if read_header(p).channels >= channels]
+
+    return Splits(items(train), items(val), items(test))
+
+
+def folder(
+    *,
+    path: str | None,
+    train: str | None,
+    val: str | None,
+    test: str | None,
+    fractions: Sequence[float],
+    split_seed: int,
+) -> Splits:
+    """One directory parted by ``fractions`` and the seed, or three directories.
+
+    Raises:
+        DataError: nothing or both are given, the fractions do not add up to 1, too few images, or a file in two splits.
+    """
+    given = {"train": train, "val": val, "test": test}
+    if (path is None) == (not any(given.values())):
+        raise DataError(
+            "data=folder needs either data.path=DIR, which is parted into training, validation and test images, "
+            "or data.train=DIR data.val=DIR data.test=DIR"
+        )
+    if path is not None:
+        return _parted(_directory(path), fractions, split_seed)
+    if train and (missing := [f"data.{name}" for name, value in given.items() if value is None]):
+        raise DataError(f"data=folder with data.train needs {' and '.join(missing)} as well")
+    splits = {name: _directory(value) if value else [] for name, value in given.items()}
+    seen: dict[Path, str] = {}
+    for name, items in splits.items():
+        for path_ in (path_ for item in items for path_ in item.files):
+            if (other := seen.setdefault(path_.resolve(), name)) != name:
+                raise DataError(f"{path_} is in both data.{other} and data.{name}: no image may be in two splits")
+    return Splits(**splits)
+
+
+def digits(*, name: str, file: str, root: str, cache_dir: str, fractions: Sequence[float], split_seed: int) -> Splits:
+    """The pictures of a named set's idx file, parted by ``fractions`` and the seed.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    pictures = image_files(unpacked(directory(name, root) / file, Path(cache_dir).expanduser()))
+    return _parted([Item(name, picture.stem, picture) for picture in pictures], fractions, split_seed)
+
+
+def unreferenced(*, path: str | None) -> Splits:
+    """Noisy pictures without clean ones, all of them for testing.
+
+    Raises:
+        DataError: no directory is given, or it holds no image.
+    """
+    if path is None:
+        raise DataError("data=noisy needs data.path=DIR, a directory of noisy pictures")
+    return Splits([], [], [Item(item.set, item.name, None, item.clean) for item in _directory(path)])
+
+
+def pairs(
+    *,
+    noisy: str | None,
+    clean: str | None,
+    groups: str | None,
+    synthetic: bool,
+    fractions: Sequence[float],
+    split_seed: int,
+) -> Splits:
+    """Noisy and clean files of the same relative names (suffixes may differ), parted by ``fractions`` and the seed.
+
+    The set is called after the directory that holds the clean one.
+
+    Args:
+        noisy, clean: directories.
+        groups: a regular expression, see :func:`grouped`; each group is parted alike.
+        synthetic: whether the training images are the clean ones alone, for noise that is made.
+        fractions: of the pairs for training, validation and test.
+        split_seed: of who goes where.
+
+    Raises:
+        DataError: a directory is not given, both are the same, a file has no partner, or too few pairs.
+    """
+    if noisy is None or clean is None:
+        raise DataError("data=pairs needs data.noisy=DIR and data.clean=DIR, with files of the same names")
+    if Path(noisy).resolve() == Path(clean).resolve():
+        raise DataError(
+            f"data.noisy and data.clean are the same directory, {noisy}: there would be no noise to learn from"
+        )
+    clean_items, noisy_items = _directory(clean), {item.name: item for item in _directory(noisy)}
+    lonely = [f"{item.clean}: no noisy partner" for item in clean_items if item.name not in noisy_items]
+    names = {item.name for item in clean_items}
+    lonely += [f"{item.clean}: no clean partner" for name, item in noisy_items.items() if name not in names]
+    if lonely:
+        raise DataError(f"data=pairs: {len(lonely)} files have no partner of the same name:\n" + listing(lonely))
+    set_name = Path(clean).resolve().parent.name
+    items = [Item(set_name, item.name, item.clean, noisy_items[item.name].clean) for item in clean_items]
+    parts = _parted(items, fractions, split_seed, groups)
+    return replace(parts, train=[replace(item, noisy=None) for item in parts.train]) if synthetic else parts
+
+
+def named_pairs(*, name: str, root: str, **options: Any) -> Splits:
+    """:func:`pairs`, of a named set: its folders ``noisy`` and ``clean``."""
+    folder = directory(name, root)
+    return pairs(noisy=str(folder / "noisy"), clean=str(folder / "clean"), **options)
+
+
+def grouped(items: Sequence[Item], pattern: str | None) -> dict[str, list[Item]]:
+    """Group → its images: what the (groups) of a regular expression find in their names; without one, their folder.
+
+    Raises:
+        DataError: it is no regular expression, or finds nothing in a name.
+    """
+    try:
+        finder = re.compile(pattern) if pattern else None
+    except re.error as error:
+        raise DataError(f"data.groups={pattern}: not a regular expression: {error}") from error
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        if finder is None:
+            name = item.name.rpartition("/")[0] or "all"
+        elif match := finder.search(item.name):
+            name = "_".join(part for part in match.groups() if part) or match[0]
+        else:
+            raise DataError(f"data.groups={pattern}: nothing of it in the name {item.name}")
+        found.setdefault(name, []).append(item)
+    return dict(sorted(found.items()))
+
+
+def _directory(path: str) -> list[Item]:
+    """The images below a directory, named by their relative path without suffix."""
+    directory = Path(path)
+    items = [
+        Item(directory.resolve().name, str(file.relative_to(directory).with_suffix("")), file)
+        for file in image_files(directory)
+    ]
+    if twins := [f"{name}.*" for name, count in Counter(item.name for item in items).items() if count > 1]:
+        raise DataError(f"{directory} holds files that differ only in their suffix, rename them:\n" + listing(twins))
+    return items
+
+
+def _parted(items: list[Item], fractions: Sequence[float], split_seed: int, groups: str | None = None) -> Splits:
+    if list(fractions) == [0, 0, 1]:
+        return Splits([], [], items)
+    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise DataError(
+            f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1, "
+            "or [0,0,1], which makes all of them test images"
+        )
+    if len(items) < 3:
+        raise DataError(
+            f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed"
+        )
+    val, test = (max(1, round(fraction * len(items))) for fraction in fractions[1:])
+    sizes = [len(items) - val - test, val, test]
+    return Splits(*(part(items, sizes, split_seed) if groups is None else _alike(items, sizes, split_seed, groups)))
+
+
+def _alike(items: Sequence[Item], sizes: Sequence[int], split_seed: int, groups: str) -> list[list[Item]]:
+    """:func:`part`, with about the same share of each group in each part: the part that lags most takes the next."""
+    random, parts, place = np.random.default_rng(split_seed), [[] for _ in sizes], 0  # type: ignore[var-annotated]
+    for members in grouped(items, groups).values():
+        for index in random.permutation(len(members)):
+            place += 1
+            lag = [size * place / len(items) - len(chosen) for size, chosen in zip(sizes, parts, strict=True)]
+            parts[int(np.argmax(lag))].append(members[index])
+    order = {item.name: index for index, item in enumerate(items)}
+    return [sorted(chosen, key=lambda item: order[item.name]) for chosen in parts]
