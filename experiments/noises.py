@@ -80,7 +80,7 @@ def page(noises: dict[str, Any], clean: Any, seed: int) -> Any:
 
 
 def choices(asked: Sequence[str] | None) -> dict[str, Any]:
-    """Choice of the noise axis → the noise, of the named ones, or of all that change anything.
+    """Choice of the noise axis → the noise, of the named ones, or of all that change anything and need no file.
 
     Raises:
         UserError: there is no noise of that name.
@@ -89,8 +89,12 @@ def choices(asked: Sequence[str] | None) -> dict[str, Any]:
 
     known = sorted(path.stem for path in (CONF / "noise").glob("*.yaml"))
     require_known(asked or [], known, "noises")
-    names = asked or [name for name in known if name != "none"]
-    return {name: instantiate(hydra.compose("train", [f"noise={name}"]).noise) for name in names}
+    composed = {name: hydra.compose("train", [f"noise={name}"]).noise for name in asked or known}
+    if not asked:
+        composed = {
+            name: noise for name, noise in composed.items() if name != "none" and noise.get("file", ...) is not None
+        }
+    return {name: instantiate(noise) for name, noise in composed.items()}
 
 
 @command("noises")

@@ -11,8 +11,10 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from datamodules.noise import profile
 from experiments.networks import CLASSICAL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,6 +72,21 @@ def compose() -> Callable[..., DictConfig]:
         return cfg
 
     return composed
+
+
+@pytest.fixture
+def build_noise(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., Any]:
+    """``build_noise("raw", channels=3)`` → the noise; noise=profile gets a file."""
+
+    def built(name: str, channels: int) -> Any:
+        file, overrides = tmp_path / "profiles.json", [f"noise={name}", f"channels={channels}"]
+        if name == "profile":
+            kernel = torch.eye(channels)[:, :, None, None].tolist()
+            profile.save(file, {"all": profile.Profile(1, [[0.01] * profile.BINS] * channels, kernel)})
+            overrides.append(f"noise.file={file}")
+        return instantiate(compose(*overrides).noise)
+
+    return built
 
 
 @pytest.fixture(scope="session")

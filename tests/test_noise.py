@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import choices
-from hydra.utils import instantiate
 
 from datamodules import seeds
 from datamodules.noise.gaussian import GaussianNoise
@@ -19,8 +18,8 @@ def ramp(batch=64, channels=1, side=128):
 
 
 @pytest.mark.parametrize("noise", choices("noise"))
-def test_contract(compose, noise):
-    augmentation, clean = instantiate(compose(f"noise={noise}").noise), ramp(4, 3)
+def test_contract(build_noise, noise):
+    augmentation, clean = build_noise(noise, channels=3), ramp(4, 3)
     before = clean.clone()
     with seeds.seeded(1, clean.device):
         noisy, level = augmentation.corrupt(clean)
@@ -35,7 +34,7 @@ def test_contract(compose, noise):
     # the level it reports is the root-mean-square that it made; salt-and-pepper's own spread here is 1.2 %
     measured, reported = (square.mean(dim=(1, 2, 3)).sqrt() for square in ((noisy - clean).square(), level.square()))
     torch.testing.assert_close(measured, reported, rtol=0.06, atol=0)
-    for shape in [(1, 1, 1, 1), (2, 3, 7, 13)]:
+    for shape in [(1, 3, 1, 1), (2, 3, 7, 13)]:
         noisy, level = augmentation.corrupt(torch.rand(shape))
         assert noisy.shape == shape
         assert noisy.isfinite().all()
@@ -44,9 +43,9 @@ def test_contract(compose, noise):
 
 
 @pytest.mark.parametrize("noise", [name for name in choices("noise") if name != "none"])
-def test_every_range_is_drawn_anew(compose, noise):
+def test_every_range_is_drawn_anew(build_noise, noise):
     """Two batches meet other noise, each sample other parameters, wherever there is a range to draw from."""
-    augmentation, clean = instantiate(compose(f"noise={noise}").noise), torch.rand(8, 3, 16, 16)
+    augmentation, clean = build_noise(noise, channels=3), torch.rand(8, 3, 16, 16)
     first, second = (augmentation.forward_parameters(clean.shape) for _ in range(2))
     for key in first.keys() - {"batch_prob", "forward_input_shape"}:
         values = first[key].flatten(1) if first[key].ndim > 1 else first[key][:, None]
@@ -56,8 +55,8 @@ def test_every_range_is_drawn_anew(compose, noise):
 
 
 @pytest.mark.parametrize("noise", [name for name in choices("noise") if name != "none"])
-def test_samples_and_draws_are_independent(compose, noise):
-    augmentation, clean = instantiate(compose(f"noise={noise}").noise), torch.full((2, 1, 128, 128), 0.5)
+def test_samples_and_draws_are_independent(build_noise, noise):
+    augmentation, clean = build_noise(noise, channels=1), torch.full((2, 1, 128, 128), 0.5)
     residuals = [augmentation.corrupt(clean)[0] - clean for _ in range(2)]
     fields = torch.stack([residuals[0][0], residuals[0][1], residuals[1][0]]).flatten(1)
     correlation = torch.corrcoef(fields) - torch.eye(3)
@@ -148,8 +147,8 @@ def test_kair_is_numpys_legacy_generator_reseeded_for_each_image():
 
 
 @pytest.mark.parametrize("noise", choices("noise"))
-def test_evaluation_noise_depends_on_content_and_eval_seed_alone(compose, noise):
-    augmentation, clean = instantiate(compose(f"noise={noise}").noise), torch.rand(1, 24, 24)
+def test_evaluation_noise_depends_on_content_and_eval_seed_alone(build_noise, noise):
+    augmentation, clean = build_noise(noise, channels=1), torch.rand(1, 24, 24)
     drawn = []
     for seed in (1, 2):  # whatever the global generator has seen
         torch.manual_seed(seed)
