@@ -10,7 +10,9 @@ from datamodules.noise.base import Noise, Params, Spacing, as_positive_range, as
 
 
 class PoissonGaussianNoise(Noise):
-    """noisy = gain · Poisson(clean / gain) + N(0, (read / 255)²): variance = gain · clean + (read / 255)².
+    """noisy = black + gain · Poisson((clean − black) / gain) + N(0, (read / 255)²).
+
+    variance = gain · (clean − black) + (read / 255)², and no photon noise below the black level.
 
     Foi, Trimeche, Katkovnik and Egiazarian, "Practical Poissonian-Gaussian Noise Modeling and Fitting for Single-Image
     Raw-Data", IEEE TIP 2008, with its a = gain and b = (read / 255)². Without read noise it is Poisson noise.
@@ -21,14 +23,21 @@ class PoissonGaussianNoise(Noise):
         read: standard deviation of the read noise on the 0–255 scale; a number or a range.
         spacing: of what is drawn from ranges: ``linear``, or ``log``, which brings weak noise and strong alike, as
             cameras do that double their sensitivity from setting to setting.
+        black: the brightness, on the [0, 1] scale, at which there is no photon.
     """
 
     def __init__(
-        self, *, gain: float | Sequence[float], read: float | Sequence[float], spacing: Spacing = "linear"
+        self,
+        *,
+        gain: float | Sequence[float],
+        read: float | Sequence[float],
+        spacing: Spacing = "linear",
+        black: float = 0.0,
     ) -> None:
         super().__init__()
         self.gain = as_positive_range("gain", gain, "white is 1 / gain photons")
         self.read, self.spacing = as_range("read", read), spacing
+        self.black, _ = as_range("black", black, high=1)
         if spacing not in ("linear", "log"):
             raise ValueError(f"spacing={spacing}: must be linear or log")
         if spacing == "log" and self.read[0] == 0 < self.read[1]:
@@ -43,9 +52,10 @@ class PoissonGaussianNoise(Noise):
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
         gain, read = (per_sample(params[name], input) for name in ("gain", "read"))
-        photons = torch.poisson(input.clamp(min=0) / gain)
-        return photons.mul_(gain).addcmul_(torch.randn_like(input), read)
+        light = (input - self.black).clamp_(min=0)
+        dark = input - light  # the black level, or what is below it
+        return torch.poisson(light / gain).mul_(gain).add_(dark).addcmul_(torch.randn_like(input), read)
 
     def level(self, clean: Tensor, params: Params) -> Tensor:
         gain, read = (per_sample(params[name], clean) for name in ("gain", "read"))
-        return rms(gain * clean.clamp(min=0) + read**2)
+        return rms(gain * (clean - self.black).clamp(min=0) + read**2)
