@@ -1,14 +1,16 @@
 """The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules import seeds
+from datamodules import leaks, seeds
 from datamodules.cache import decoded
 from datamodules.checks import check_headers, refuse_doubled_noise
 from datamodules.crops import DeviceCrops
@@ -105,6 +107,17 @@ class DenoisingDataModule(L.LightningDataModule):
         pixels = decoded(headers, self.channels, cache=self.cache, cache_dir=self.cache_dir)
         for split in missing:
             self._decoded[split] = [tuple(pixels[path] for path in item.files) for item in getattr(self.splits, split)]
+        if stage == "fit":
+            self._refuse_leaks()
+
+    def _refuse_leaks(self) -> None:
+        def clean(split: str) -> dict[Path, np.ndarray]:
+            images = zip(getattr(self.splits, split), self._decoded[split], strict=True)
+            return {item.clean: views[0] for item, views in images if item.clean}
+
+        train, test = clean("train"), clean("test")
+        learnt, tested = (leaks.suspects([*a], [*b], self._headers) for a, b in ((train, test), (test, train)))
+        leaks.refuse(learnt, tested, (train | test).__getitem__)
 
     def train_dataloader(self) -> DataLoader | DeviceCrops:
         crops = Crops(
