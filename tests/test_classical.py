@@ -240,6 +240,7 @@ def test_a_missing_bm3d_is_named(compose, monkeypatch):
     assert "non-commercial" in message
 
 
+@pytest.mark.slow
 def test_bm3d_on_a_published_image(compose, real_data):
     pytest.importorskip("bm3d", reason="the optional package bm3d is missing")
     cfg = compose("model=bm3d", "noise=sigma25")

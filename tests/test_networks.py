@@ -157,7 +157,11 @@ def test_the_level_is_ignored_or_asked_for(spec, model):
 
 
 @pytest.mark.parametrize(
-    ("model", "activation"), [*((model, None) for model in TRAINABLE), *(("dncnn", name) for name in ACTIVE)]
+    ("model", "activation"),
+    [
+        *(pytest.param(name, None, marks=[pytest.mark.slow] * (name == "scunet")) for name in TRAINABLE),
+        *(("dncnn", name) for name in ACTIVE),
+    ],
 )
 def test_bf16_channels_last_export_and_compile_agree(spec, model, activation):
     arguments = small(spec(model)) | ({"activation": activation} if activation else {})

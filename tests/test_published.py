@@ -267,6 +267,7 @@ REAL = {  # file → set, σ, (state, noisy) → estimate
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", REAL)
 def test_real_weights_against_a_plain_forward(real_data, file):
     """Two images each; ``python -m experiments.ledger`` scores whole sets."""

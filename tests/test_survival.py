@@ -333,7 +333,8 @@ def test_kills_within_a_write_and_at_any_moment(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("network", "named"), [("BadGradient", "the gradient is"), ("BadLoss", "the training loss is nan")]
+    ("network", "named"),
+    [("BadGradient", "the gradient is"), pytest.param("BadLoss", "the training loss is nan", marks=pytest.mark.slow)],
 )
 def test_a_number_that_is_not_finite_ends_the_run_before_it_is_learned_from(small, tmp_path, capfd, network, named):
     run_dir = tmp_path / "r"
