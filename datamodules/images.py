@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+TIFF = {".tif", ".tiff"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
 ALPHA_MODES = {"LA", "PA", "RGBA"}
@@ -58,12 +59,14 @@ def image_files(directory: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> Header:
-    """Size, channels and bit depth from a file's first bytes.
+    """Size, channels and bit depth from a file's first bytes; floats count as 16 bits, see :func:`decode`.
 
     Raises:
-        DataError: not an image, or of a kind that is not supported (32-bit and float images).
+        DataError: not an image, or of a kind that is not supported (32-bit integers, more than three channels).
     """
     try:
+        if path.suffix.lower() in TIFF and (deep := _deep_tiff(path)):
+            return deep
         with Image.open(path) as image:
             width, height = image.size
             # Pillow's own method for PNG would decode the whole picture to look for EXIF behind it
@@ -75,17 +78,21 @@ def read_header(path: Path) -> Header:
     except Exception as error:
         raise DataError(f"{path}: {error}") from error
     if mode not in GREY_MODES | COLOUR_MODES:
-        raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit and 16-bit grey or colour")
+        raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit, 16-bit and float grey or colour")
     return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=mode in ALPHA_MODES, bits=bits)
 
 
 def decode(path: Path) -> np.ndarray:
     """The pixels of a file, [H, W, C] with C = 1 or 3, uint8 or uint16; upright, alpha dropped, palettes as RGB.
 
+    Floats must lie in [0, 1], and are rounded to 16 bits.
+
     Raises:
-        DataError: the file is truncated or damaged.
+        DataError: the file is truncated or damaged, or its floats lie outside.
     """
     try:
+        if path.suffix.lower() in TIFF and _deep_tiff(path):
+            return _decode_deep_tiff(path)
         with Image.open(path) as image:
             image.load()
             if image.mode == "RGB" and _has_16_bits(image, path):
@@ -107,6 +114,37 @@ def _has_16_bits(image: Image.Image, path: Path) -> bool:
         return image.mode.startswith("I;16")
     with path.open("rb") as file:
         return file.read(25)[24] == 16  # PNG specification, 11.2.2
+
+
+def _deep_tiff(path: Path) -> Header | None:
+    """The header of a TIFF file of floats or of 16-bit colour, which PIL does not read; None for others."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages = [page for page in file.pages if not getattr(page, "is_reduced", False)]  # no previews
+            shape, kind = pages[0].shape, pages[0].dtype
+    except tifffile.TiffFileError:
+        return None
+    if len(pages) > 1:
+        raise DataError(f"it holds {len(pages)} pages; only TIFF files of one picture are read: split it")
+    if kind is None or not (kind.kind == "f" or (kind == np.uint16 and len(shape) == 3)):
+        return None
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
+        raise DataError(f"TIFF pages of {'×'.join(map(str, shape))} values are not supported, only H×W and H×W×3")
+    return Header(shape[0], shape[1], 3 if shape[2:] == (3,) else 1, bits=16)
+
+
+def _decode_deep_tiff(path: Path) -> np.ndarray:
+    import tifffile
+
+    pixels = tifffile.imread(path, key=0)
+    if pixels.dtype != np.uint16:
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (0 <= low <= high <= 1):
+            raise DataError(f"its floats go from {low:g} to {high:g}; float images must lie in [0, 1]: scale them")
+        pixels = np.round(pixels * np.float64(65535)).astype(np.uint16)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _decode_png_16(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from datamodules import catalog, crops, seeds, splits
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream
-from datamodules.images import DataError, decode, read_header, to_channels, to_tensor
+from datamodules.images import DataError, decode, decode_as, read_header, to_channels, to_tensor
 from train import build, free_the_other_budget
 
 ITEM = splits.Item("set", "name", Path("file.png"))
@@ -45,6 +45,40 @@ def training_batches(data, epoch=0):
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3)])
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "uint16"])
+def test_deep_tiffs_are_read_with_16_bits(tmp_path, shape, kind):
+    import tifffile
+
+    values = np.random.default_rng(0).random(shape)
+    stored = (values * 65535).round().astype(np.uint16) if kind == "uint16" else values.astype(kind)
+    tifffile.imwrite(tmp_path / "x.tif", stored)
+    header, pixels = read_header(tmp_path / "x.tif"), decode(tmp_path / "x.tif")
+    assert (header.height, header.width, header.channels) == pixels.shape == (9, 7, 1 if len(shape) == 2 else 3)
+    assert header.bits == 16
+    assert pixels.dtype == np.uint16
+    np.testing.assert_allclose(pixels.squeeze() / 65535, values, atol=5e-4 if kind == "float16" else 8e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (np.full((9, 7), 1.5, np.float32), r"from 1.5 to 1.5; float images must lie in \[0, 1\]"),
+        (np.full((9, 7), np.nan, np.float32), "float images must lie in"),
+        (np.zeros((9, 7, 5), np.float32), "9×7×5 values are not supported"),
+        (np.zeros((4, 9, 7), np.uint8), "it holds 4 pages"),
+        (np.zeros((9, 7), np.int32), "not supported"),
+    ],
+)
+def test_tiffs_of_other_values_are_named(tmp_path, values, named):
+    import tifffile
+
+    samples = {"planarconfig": "contig"} if values.shape[2:] == (5,) else {}
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", **samples)
+    with pytest.raises(DataError, match=rf"x.tif.*{named}"):  # the header says it, or else the pixels do
+        decode_as(tmp_path / "x.tif", read_header(tmp_path / "x.tif"), 1)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1"])
