@@ -1,6 +1,8 @@
 """Which images a run has, and how they part into training, validation and test images."""
 
 import hashlib
+import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +14,12 @@ from typing import Any
 import numpy as np
 
 from datamodules.catalog import directory, find
+from datamodules.files import write_text
 from datamodules.idx import unpacked
 from datamodules.images import DataError, image_files, listing, read_header
+
+log = logging.getLogger(__name__)
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Splits:
     def fingerprint(self) -> dict[str, str]:
         """Split → how many images it has, and a hash of their names and of their files' sizes; wherever they lie."""
         marks = {}
-        for name in ("train", "val", "test"):
+        for name in PARTS:
             items: list[Item] = getattr(self, name)
             listed = [(item.set, item.name, *(path.stat().st_size for path in item.files)) for item in items]
             marks[name] = f"{len(items)} images, {hashlib.sha256(repr(listed).encode()).hexdigest()[:12]}"
@@ -106,6 +112,9 @@ def folder(
 ) -> Splits:
     """One directory parted by ``fractions`` and the seed, or three directories.
 
+    Who goes where is kept in the one directory, in ``.split-SEED-FRACTIONS.json``: images that come later or go do not
+    move the others.
+
     Raises:
         DataError: nothing or both are given, the fractions do not add up to 1, too few images, or a file in two splits.
     """
@@ -116,7 +125,7 @@ def folder(
             "or data.train=DIR data.val=DIR data.test=DIR"
         )
     if path is not None:
-        return _parted(_directory(path), fractions, split_seed)
+        return _parted(_directory(path), fractions, split_seed, kept_in=Path(path))
     if train and (missing := [f"data.{name}" for name, value in given.items() if value is None]):
         raise DataError(f"data=folder with data.train needs {' and '.join(missing)} as well")
     splits = {name: _directory(value) if value else [] for name, value in given.items()}
@@ -157,6 +166,7 @@ def pairs(
     synthetic: bool,
     fractions: Sequence[float],
     split_seed: int,
+    keep: bool = True,
 ) -> Splits:
     """Noisy and clean files of the same relative names (suffixes may differ), parted by ``fractions`` and the seed.
 
@@ -168,6 +178,7 @@ def pairs(
         synthetic: whether the training images are the clean ones alone, for noise that is made.
         fractions: of the pairs for training, validation and test.
         split_seed: of who goes where.
+        keep: whether that is kept in the directory of the clean ones, as :func:`folder` keeps it.
 
     Raises:
         DataError: a directory is not given, both are the same, a file has no partner, or too few pairs.
@@ -186,14 +197,14 @@ def pairs(
         raise DataError(f"data=pairs: {len(lonely)} files have no partner of the same name:\n" + listing(lonely))
     set_name = Path(clean).resolve().parent.name
     items = [Item(set_name, item.name, item.clean, noisy_items[item.name].clean) for item in clean_items]
-    parts = _parted(items, fractions, split_seed, groups)
+    parts = _parted(items, fractions, split_seed, groups, kept_in=Path(clean) if keep else None)
     return replace(parts, train=[replace(item, noisy=None) for item in parts.train]) if synthetic else parts
 
 
 def named_pairs(*, name: str, root: str, **options: Any) -> Splits:
-    """:func:`pairs`, of a named set: its folders ``noisy`` and ``clean``."""
+    """:func:`pairs`, of a named set: its folders ``noisy`` and ``clean``, whose files do not change."""
     folder = directory(name, root)
-    return pairs(noisy=str(folder / "noisy"), clean=str(folder / "clean"), **options)
+    return pairs(noisy=str(folder / "noisy"), clean=str(folder / "clean"), keep=False, **options)
 
 
 def grouped(items: Sequence[Item], pattern: str | None) -> dict[str, list[Item]]:
@@ -230,7 +241,14 @@ def _directory(path: str) -> list[Item]:
     return items
 
 
-def _parted(items: list[Item], fractions: Sequence[float], split_seed: int, groups: str | None = None) -> Splits:
+def _parted(
+    items: list[Item],
+    fractions: Sequence[float],
+    split_seed: int,
+    groups: str | None = None,
+    kept_in: Path | None = None,
+) -> Splits:
+    """The items in three parts; as they were parted before, if a directory keeps that."""
     if list(fractions) == [0, 0, 1]:
         return Splits([], [], items)
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
@@ -242,18 +260,61 @@ def _parted(items: list[Item], fractions: Sequence[float], split_seed: int, grou
         raise DataError(
             f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed"
         )
+    if kept_in is None:
+        return Splits(*_drawn(items, fractions, split_seed, groups))
+    file = kept_in / f".split-{split_seed}-{'-'.join(f'{fraction:g}' for fraction in fractions)}.json"
+    before = _read(file)
+    here = [[item for item in items if item.name in names] for names in before]
+    if not all(here):  # there was none, or what it parted is gone
+        parts = _drawn(items, fractions, split_seed, groups)
+    else:
+        known = set().union(*before)
+        parts = _lagging([item for item in items if item.name not in known], here, fractions, split_seed, groups)
+    if (found := [[item.name for item in part_] for part_ in parts]) != before:
+        try:
+            write_text(file, json.dumps(dict(zip(PARTS, found, strict=True)), indent=1))
+        except OSError as error:
+            log.info(f"{file} cannot be written ({error.strerror}): images may change parts when others are added")
+    return Splits(*parts)
+
+
+def _read(file: Path) -> list[list[str]]:
+    """The names in the three parts that a file keeps; empty parts without a file.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    if not file.is_file():
+        return [[], [], []]
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return [[str(name) for name in kept[part_]] for part_ in PARTS]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file} keeps which images are for training and which for test; it is damaged: remove it"
+        ) from error
+
+
+def _drawn(items: list[Item], fractions: Sequence[float], split_seed: int, groups: str | None) -> list[list[Item]]:
     val, test = (max(1, round(fraction * len(items))) for fraction in fractions[1:])
     sizes = [len(items) - val - test, val, test]
-    return Splits(*(part(items, sizes, split_seed) if groups is None else _alike(items, sizes, split_seed, groups)))
+    if groups is None:
+        return part(items, sizes, split_seed)
+    return _lagging(items, [[], [], []], [size / len(items) for size in sizes], split_seed, groups)
 
 
-def _alike(items: Sequence[Item], sizes: Sequence[int], split_seed: int, groups: str) -> list[list[Item]]:
-    """:func:`part`, with about the same share of each group in each part: the part that lags most takes the next."""
-    random, parts, place = np.random.default_rng(split_seed), [[] for _ in sizes], 0  # type: ignore[var-annotated]
-    for members in grouped(items, groups).values():
+def _lagging(
+    items: Sequence[Item],
+    parts: Sequence[Sequence[Item]],
+    fractions: Sequence[float],
+    split_seed: int,
+    groups: str | None,
+) -> list[list[Item]]:
+    """The parts with further items, group by group: the part that lags most behind its fraction takes the next."""
+    random, found = np.random.default_rng(split_seed), [list(part_) for part_ in parts]
+    for members in (grouped(items, groups) if groups else {"": list(items)}).values():
         for index in random.permutation(len(members)):
-            place += 1
-            lag = [size * place / len(items) - len(chosen) for size, chosen in zip(sizes, parts, strict=True)]
-            parts[int(np.argmax(lag))].append(members[index])
-    order = {item.name: index for index, item in enumerate(items)}
-    return [sorted(chosen, key=lambda item: order[item.name]) for chosen in parts]
+            place = 1 + sum(map(len, found))
+            lag = [fraction * place - len(part_) for fraction, part_ in zip(fractions, found, strict=True)]
+            found[int(np.argmax(lag))].append(members[index])
+    return [sorted(part_, key=lambda item: item.name) for part_ in found]
