@@ -24,6 +24,7 @@ from rich.table import Table
 from datamodules.archives import unpack
 from datamodules.download import digest, fetch
 from datamodules.images import SUFFIXES, DataError, each, listing, read_header
+from datamodules.overlaps import overlaps
 
 HERE = Path(__file__).parent
 ROOT = "DENOISERS_DATA"  # the environment variable that says where the sets lie
@@ -38,6 +39,7 @@ class ImageSet:
     about: str
     mode: str
     count: int
+    use: str
     terms: str
     cite: str
     folder: str
@@ -133,6 +135,15 @@ def problems(wanted: ImageSet, folder: Path) -> list[str]:
     except DataError as error:
         found.append(str(error))
     return found
+
+
+def shown(wanted: ImageSet, root: Path) -> list[str]:
+    """Images of a training set that show a part of an image of one of the test sets that are there."""
+    if wanted.use != "training":
+        return []
+    test = [one for one in sets().values() if one.use == "test" and (root / one.folder).is_dir()]
+    pairs = overlaps(find(wanted.name, root), [path for one in test for path in find(one.name, root)])
+    return [f"{path} shows a part of {other}" for path, other in pairs]
 
 
 def get(name: str, root: Path, bar: Progress) -> Path:
@@ -263,7 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     console.print(f"{one.name}: {get(one.name, asked.root, bar)}")
         else:
             wanted = wanted or [one for one in sets().values() if (asked.root / one.folder).is_dir()]
-            wrong = {one.name: problems(one, directory(one.name, asked.root)) for one in wanted}
+            wrong = {}
+            for one in wanted:
+                wrong[one.name] = problems(one, directory(one.name, asked.root)) or shown(one, asked.root)
             for name, found in wrong.items():
                 print(f"{name}: {'right' if not found else 'not right'}" + "".join(f"\n{listing(found)}" * bool(found)))
             return 2 if any(wrong.values()) else 0

@@ -258,6 +258,7 @@ def listed(monkeypatch, server):
             "about": "a toy",
             "mode": "grey",
             "count": 3,
+            "use": "any",
             "terms": "none",
             "cite": "nobody",
             "folder": "toys/Toy",
