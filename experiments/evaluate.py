@@ -32,15 +32,19 @@ def noise_name(choice: str, noise: Mapping[str, Any]) -> str:
 
 
 def covers(trained: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Whether the noise that a network was trained with contains the one that is asked for, number by number."""
+    """Whether the noise that a network was trained with, or one of a mixture's, contains the one that is asked for."""
     if trained["_target_"] != asked["_target_"]:
-        return False
+        return any(covers(part, asked) for part in trained.get("choices", {}).values() if part)
+    keys = asked.keys() & trained.keys() - {"_target_", "spacing"}  # how a range is drawn from does not change its ends
+    return all(within(trained[key], asked[key]) for key in keys)
 
-    def ends(value: Any) -> tuple[float, float]:
-        return (min(value), max(value)) if isinstance(value, list) else (value, value)
 
-    numbers = [(ends(trained[key]), ends(asked[key])) for key in asked if key in trained and key != "_target_"]
-    return all(low <= first and last <= high for (low, high), (first, last) in numbers)
+def within(trained: Any, asked: Any) -> bool:
+    """Whether a number or a range [a, b] lies in another; of all else, whether they are the same."""
+    ranges = [value if isinstance(value, list) else [value] for value in (trained, asked)]
+    if all(isinstance(end, int | float) for value in ranges for end in value):
+        return min(ranges[0]) <= min(ranges[1]) and max(ranges[1]) <= max(ranges[0])
+    return bool(trained == asked)
 
 
 def load(cfg: DictConfig, noise: str) -> tuple[Any, dict[str, Any]]:

@@ -14,6 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 import train
 from experiments import evaluate
+from experiments.cli import plain
 
 SIZES = {"a": (48, 64), "b": (40, 40), "c": (64, 33), "d": (36, 70)}
 
@@ -211,6 +212,28 @@ def test_a_network_that_is_asked_for_another_noise_says_so(run_evaluate, picture
     assert {row["trained"] for row in rows} == {"sigma25"}
     names = {"noise.sigma=26": "sigma25 sigma=26", "noise.sigma=25": "gaussian"}
     assert {row["noise"] for row in rows} == {names.get(noise[-1], noise[0].removeprefix("noise="))}
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "covered"),
+    [
+        ("blind0_55", "sigma25", True),
+        ("blind0_55", "sigma75", False),
+        ("sigma25", "blind0_55", False),
+        ("fluorescence", "poisson_gaussian", True),
+        ("poisson_gaussian", "fluorescence", False),
+        ("mixed", "mixed", True),
+        ("mixed", "sigma25", True),
+        ("mixed", "sigma75", False),
+        ("mixed", "rician", False),
+        ("jpeg", "jpeg", True),
+        ("jpeg", "clipped", False),
+        ("raw", "sidd_like", False),
+    ],
+)
+def test_a_noise_contains_another(compose, trained, asked, covered):
+    theirs, ours = (plain(compose(f"noise={name}").noise) for name in (trained, asked))
+    assert evaluate.covers(theirs, ours) == covered
 
 
 def test_without_references_there_are_pictures_and_timings_and_no_psnr(run_evaluate, pictures, trained):
