@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
-from datamodules.files import replacing
+from datamodules.files import digest, replacing
 from datamodules.images import DataError, Header, decode_as, each
 
 log = logging.getLogger(__name__)
@@ -277,8 +277,7 @@ def sha256(path: str) -> str:
         DataError: the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
 

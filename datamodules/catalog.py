@@ -5,7 +5,6 @@ The sets are listed in sets.yaml; the checksums of their files, where they are k
 
 import argparse
 import contextlib
-import fcntl
 import functools
 import os
 import re
@@ -17,12 +16,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from datamodules.archives import unpack
-from datamodules.download import digest, fetch
+from datamodules.download import fetch
+from datamodules.files import digest
 from datamodules.images import SUFFIXES, DataError, each, listing, read_header
 from datamodules.overlaps import overlaps
 
@@ -185,14 +186,13 @@ def get(name: str, root: Path, bar: Progress) -> Path:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Holds a lock that ends with the process; DataError if another one has it."""
-    lock = folder.with_name(f".{folder.name}.lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"another process is getting {folder.name} already") from error
-        yield
-        lock.unlink()
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        with FileLock(path, timeout=0):
+            yield
+            path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise DataError(f"another process is getting {folder.name} already") from error
 
 
 def _files(wanted: ImageSet, source: dict[str, str], root: Path, part: Path, bar: Progress) -> None:

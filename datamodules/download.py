@@ -1,6 +1,5 @@
 """Downloads that can be trusted: resumed where they broke off, checked, and visible only when they are whole."""
 
-import hashlib
 import http.client
 import logging
 import shutil
@@ -12,7 +11,7 @@ from email.message import Message
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from datamodules.files import synchronise
+from datamodules.files import digest, synchronise
 from datamodules.images import DataError
 
 log = logging.getLogger(__name__)
@@ -102,9 +101,3 @@ def _continue(url: str, part: Path, progress: Progress | None) -> bool:
 
 def _goes_on(status: int, headers: Message, have: int) -> bool:
     return status == 206 and (headers.get("Content-Range") or "").startswith(f"bytes {have}-")
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,6 @@
 """idx files, in which digits come: many small grey pictures in one file (LeCun, Cortes and Burges, "MNIST")."""
 
 import gzip
-import hashlib
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datamodules.files import digest
 from datamodules.images import DataError
 
 MAGIC = b"\x00\x00\x08\x03"  # unsigned bytes in three dimensions
@@ -47,8 +47,7 @@ def unpacked(path: Path, cache_dir: Path) -> Path:
     """
     if not path.is_file():
         raise DataError(f"no such file: {path}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    folder = cache_dir / f"{path.name.split('.')[0]}-{digest}"
+    folder = cache_dir / f"{path.name.split('.')[0]}-{digest(path)[:12]}"
     if folder.is_dir():
         return folder
     pictures = read_idx(path)

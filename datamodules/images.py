@@ -188,6 +188,11 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(planes).div_(np.iinfo(pixels.dtype).max)
 
 
+def read(path: Path, channels: int) -> Tensor:
+    """The picture of a file, [C, H, W] in [0, 1]; see :func:`decode_as`."""
+    return to_tensor(decode_as(path, read_header(path), channels))
+
+
 def each(function: Callable[[P], T], paths: Sequence[P], threads: int | None = None) -> list[T]:
     """``function`` over the paths in threads; every failure is named in one DataError."""
 

@@ -31,13 +31,6 @@ def files(path: Path, name: str) -> list[Path]:
     return image_files(path) if path.is_dir() else [path]
 
 
-def read(path: Path, channels: int) -> "Tensor":
-    """[C, H, W] in [0, 1]."""
-    from datamodules.images import decode_as, read_header, to_tensor
-
-    return to_tensor(decode_as(path, read_header(path), channels))
-
-
 def against(noisy: "Tensor", clean: "Tensor") -> Any:
     """Brightness, variance and number of values at each intensity of the clean picture, and the line through them."""
     import numpy as np
@@ -84,6 +77,7 @@ def figure(lines: "dict[str, tuple[Line, Line | None]]") -> Any:
 
 @command("estimate")
 def main(cfg: DictConfig) -> None:
+    from datamodules.images import read
     from datamodules.noise.line import estimate
     from experiments import plots, provenance
     from experiments.tables import Table

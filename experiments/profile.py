@@ -36,13 +36,10 @@ class Pairs(Sequence["Pair"]):
         return len(self.items)
 
     def __getitem__(self, index: Any) -> Any:
-        from datamodules.images import decode_as, read_header, to_tensor
+        from datamodules.images import read
 
         views = self.items[index].views
-        noisy, clean = (
-            to_tensor(decode_as(views[v], read_header(views[v]), self.channels)) for v in ("noisy", "clean")
-        )
-        return noisy, clean
+        return read(views["noisy"], self.channels), read(views["clean"], self.channels)
 
 
 def moments(pairs: Pairs) -> "Moments":

@@ -38,14 +38,14 @@ def noisy_pairs(cfg: DictConfig, sigma: float | None) -> "list[tuple[Tensor, Ten
     import numpy as np
     from hydra.utils import instantiate
 
-    from datamodules.images import decode_as, read_header, to_tensor
+    from datamodules.images import read
 
     items = instantiate(cfg.data.splits).train
     chosen = np.random.default_rng(cfg.seed).permutation(len(items))[: cfg.images]
     noise = instantiate(cfg.noise, **({} if sigma is None else {"sigma": sigma}))
     draw, found = instantiate(cfg.protocol.realisation), []
     for path in (items[index].clean for index in sorted(chosen)):
-        clean = to_tensor(decode_as(path, read_header(path), cfg.channels))
+        clean = read(path, cfg.channels)
         noisy, level = draw(noise, clean, cfg.eval_seed)
         found.append((noisy[None], clean[None], level[None]))
     return found

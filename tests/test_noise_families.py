@@ -117,6 +117,12 @@ def test_rician_noise_is_scipys(sigma):
     )
 
 
+def test_rician_noise_of_no_strength_has_no_level():
+    noisy, level = RicianNoise(sigma=0).corrupt(flat(0.5))
+    assert torch.equal(noisy, flat(0.5))
+    assert level.max() < 1e-5
+
+
 @pytest.mark.parametrize("length", [1.5, 3])
 def test_correlation_falls_as_it_says_and_the_strength_does_not_depend_on_it(length):
     clean = flat(0.5, channels=3)

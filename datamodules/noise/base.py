@@ -42,6 +42,24 @@ class Noise(IntensityAugmentationBase2D):
         return noisy, (rms((noisy - clean).square()) if level is None else level.to(clean))
 
 
+class SigmaNoise(Noise):
+    """Noise that has a standard deviation σ, each sample its own.
+
+    Args:
+        sigma: on the 0–255 scale; or a range [a, b], from which each sample draws its own.
+    """
+
+    def __init__(self, *, sigma: float | Sequence[float]) -> None:
+        super().__init__()
+        self.sigma = as_range("sigma", sigma)
+
+    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
+        return {"sigma": draw(batch_shape[0], self.sigma) / 255}
+
+    def level(self, clean: Tensor, params: Params) -> Tensor:
+        return per_sample(params["sigma"], clean)
+
+
 def as_range(
     name: str, value: float | Sequence[float], low: float = 0, high: float = float("inf")
 ) -> tuple[float, float]:

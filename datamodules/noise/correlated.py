@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
-from datamodules.noise.base import Noise, Params, as_positive_range, as_range, draw, per_sample
+from datamodules.noise.base import Params, SigmaNoise, as_positive_range, draw, per_sample
 
 
-class CorrelatedGaussianNoise(Noise):
+class CorrelatedGaussianNoise(SigmaNoise):
     """noisy = clean + N(0, (σ / 255)²), where values d pixels apart correlate by exp(−d² / length²).
 
     White noise, smoothed by a Gaussian of standard deviation length / 2 and brought to σ; each channel on its own.
@@ -24,14 +24,12 @@ class CorrelatedGaussianNoise(Noise):
     """
 
     def __init__(self, *, sigma: float | Sequence[float], length: float | Sequence[float]) -> None:
-        super().__init__()
-        self.sigma = as_range("sigma", sigma)
+        super().__init__(sigma=sigma)
         self.length = as_positive_range("length", length, "noise=gaussian is the one without correlation")
         self.radius = math.ceil(2 * self.length[1])  # four standard deviations
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
-        batch = batch_shape[0]
-        return {"sigma": draw(batch, self.sigma) / 255, "length": draw(batch, self.length)}
+        return super().generate_parameters(batch_shape) | {"length": draw(batch_shape[0], self.length)}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -44,6 +42,3 @@ class CorrelatedGaussianNoise(Noise):
         for weight in (kernel, kernel.mT):
             field = F.conv2d(field, weight, groups=batch * channels)
         return torch.addcmul(input, field.view_as(input).to(input), per_sample(params["sigma"], input))
-
-    def level(self, clean: Tensor, params: Params) -> Tensor:
-        return per_sample(params["sigma"], clean)

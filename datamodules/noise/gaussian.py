@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.noise.base import Noise, Params, as_range, draw, per_sample, rms
+from datamodules.noise.base import Noise, Params, SigmaNoise, as_range, draw, per_sample, rms
 
 
-class GaussianNoise(Noise):
+class GaussianNoise(SigmaNoise):
     """noisy = clean + N(0, (σ / 255)²), independent in every value.
 
     Args:
@@ -19,8 +19,7 @@ class GaussianNoise(Noise):
     """
 
     def __init__(self, *, sigma: float | Sequence[float], per_channel: bool = False) -> None:
-        super().__init__()
-        self.sigma = as_range("sigma", sigma)
+        super().__init__(sigma=sigma)
         self.per_channel = per_channel
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:

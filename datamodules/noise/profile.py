@@ -103,9 +103,8 @@ def fit(pairs: Sequence[Pair]) -> Profile:
     for noisy, clean in pairs:
         standard = (noisy - clean) / interpolated(deviation[None], clean[None])[0]
         standard = standard - standard.mean(dim=(1, 2), keepdim=True)
-        step = (
-            int((clean[0].numel() * len(pairs) / PATCHES) ** 0.5) | 1
-        )  # odd: not always the same place in JPEG blocks
+        # odd, or patches would always lie at the same places of JPEG's blocks
+        step = int((clean[0].numel() * len(pairs) / PATCHES) ** 0.5) | 1
         patches = standard.unfold(1, PATCH, step).unfold(2, PATCH, step)  # [C, rows, columns, PATCH, PATCH]
         patches = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1).double()  # [N, C · PATCH²]
         covariance += patches.T @ patches

@@ -1,16 +1,17 @@
 """Rician noise: the magnitude of a complex signal, as magnetic resonance imaging measures it."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from datamodules.noise.base import Noise, Params, as_range, draw, per_sample, rms
+from datamodules.noise.base import Params, SigmaNoise, per_sample, rms
+
+FAINTEST = 1e-6  # σ below which the formula is lost in rounding: none at all would seem strong
 
 
-class RicianNoise(Noise):
+class RicianNoise(SigmaNoise):
     """noisy = |clean + n₁ + i·n₂|, both n from N(0, (σ / 255)²): brighter than the clean image, most where it is dark.
 
     Gudbjartsson and Patz, "The Rician Distribution of Noisy MRI Data", Magnetic Resonance in Medicine 1995: the mean is
@@ -19,13 +20,6 @@ class RicianNoise(Noise):
     Args:
         sigma: standard deviation of either part on the 0–255 scale; or a range [a, b] that each sample draws from.
     """
-
-    def __init__(self, *, sigma: float | Sequence[float]) -> None:
-        super().__init__()
-        self.sigma = as_range("sigma", sigma)
-
-    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
-        return {"sigma": draw(batch_shape[0], self.sigma) / 255}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -36,10 +30,10 @@ class RicianNoise(Noise):
 
     def level(self, clean: Tensor, params: Params) -> Tensor:
         """The root of E(noisy − clean)², which holds the bias too."""
-        sigma = per_sample(params["sigma"], clean)
-        variance = sigma.square().clamp(min=torch.finfo(clean.dtype).tiny)
-        half = (clean.square() / variance / 4).double()  # in double: the square below is a difference of large numbers
+        clean = clean.double()  # the square below is a difference of large numbers
+        sigma = per_sample(params["sigma"], clean).clamp(min=FAINTEST)
+        half = (clean / sigma).square() / 4
         laguerre = (1 + 2 * half) * torch.special.i0e(half) + 2 * half * torch.special.i1e(half)
         mean = sigma * math.sqrt(math.pi / 2) * laguerre
-        error = 2 * clean.double().square() + 2 * sigma.double().square() - 2 * clean * mean
-        return rms(error.clamp(min=0)).to(clean)
+        error = 2 * clean.square() + 2 * sigma.square() - 2 * clean * mean
+        return rms(error.clamp(min=0))

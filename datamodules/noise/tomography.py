@@ -1,15 +1,14 @@
 """The noise of computed tomography: grainy, as filtered back-projection makes it of the noise of its measurements."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from datamodules.noise.base import Noise, Params, as_range, draw, per_sample
+from datamodules.noise.base import Params, SigmaNoise, per_sample
 
 
-class TomographyNoise(Noise):
+class TomographyNoise(SigmaNoise):
     """noisy = clean + N(0, (σ / 255)²) with the power spectrum f · cos⁴(πf) up to half a cycle per pixel, 0 beyond.
 
     Riederer, Pelc and Chesler, "The noise power spectrum in computed X-ray tomography", Physics in Medicine and Biology
@@ -19,13 +18,6 @@ class TomographyNoise(Noise):
     Args:
         sigma: standard deviation σ on the 0–255 scale; or a range [a, b], from which each sample draws its own.
     """
-
-    def __init__(self, *, sigma: float | Sequence[float]) -> None:
-        super().__init__()
-        self.sigma = as_range("sigma", sigma)
-
-    def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
-        return {"sigma": draw(batch_shape[0], self.sigma) / 255}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -45,6 +37,3 @@ class TomographyNoise(Noise):
         field = torch.fft.irfft2(torch.fft.rfft2(white) * root, s=(height, width))
         field = field[..., : input.shape[-2], : input.shape[-1]]
         return torch.addcmul(input, field.to(input), per_sample(params["sigma"], input))
-
-    def level(self, clean: Tensor, params: Params) -> Tensor:
-        return per_sample(params["sigma"], clean)
