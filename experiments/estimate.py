@@ -33,17 +33,11 @@ def files(path: Path, name: str) -> list[Path]:
 
 def against(noisy: "Tensor", clean: "Tensor") -> Any:
     """Brightness, variance and number of values at each intensity of the clean picture, and the line through them."""
-    import numpy as np
-
     from datamodules.noise import line, profile
 
     moments = profile.Moments(len(clean))
     moments.add(noisy, clean)
-    count, variance = moments.count.sum(0), np.nan_to_num(moments.variance * moments.count).sum(0)
-    enough = count >= profile.FEWEST
-    brightness = (np.arange(profile.BINS) + 0.5)[enough] / profile.BINS
-    variance = variance[enough] / count[enough]
-    return line.fit(brightness, variance)
+    return line.fit(*moments.pooled())
 
 
 def figure(lines: "dict[str, tuple[Line, Line | None]]") -> Any:

@@ -17,8 +17,6 @@ from experiments.cli import CONF, UserError, command, near, require_known
 
 log = logging.getLogger(__name__)
 SHIPPED = ("astronaut.png", "coffee.png")  # CC0, in scikit-image
-LEVELS = 24  # intensities at which the variance is measured
-FEWEST = 200  # values that a variance is measured from
 
 
 def middle(path: Path, size: int) -> Any:
@@ -30,18 +28,6 @@ def middle(path: Path, size: int) -> Any:
         raise UserError(f"{path} is smaller than size={size}: lower size, or name another picture")
     top, left = ((side - size) // 2 for side in image.shape[-2:])
     return image[:, top : top + size, left : left + size].expand(3, -1, -1)
-
-
-def variances(clean: Any, residual: Any) -> tuple[Any, Any]:
-    """Intensity → variance of what was added at it, where there are values enough."""
-    import torch
-
-    bins = (clean.flatten() * LEVELS).long().clamp(max=LEVELS - 1)
-    values = residual.flatten().double()
-    count = torch.bincount(bins, minlength=LEVELS)
-    mean, square = (torch.bincount(bins, v, LEVELS) / count for v in (values, values.square()))
-    enough = count >= FEWEST
-    return ((torch.arange(LEVELS) + 0.5) / LEVELS)[enough], (square - mean.square())[enough]
 
 
 def page(noises: dict[str, Any], clean: Any, seed: int) -> Any:
@@ -56,6 +42,7 @@ def page(noises: dict[str, Any], clean: Any, seed: int) -> Any:
     from matplotlib.figure import Figure
 
     from datamodules import seeds
+    from datamodules.noise.profile import Moments
     from experiments.plots import STYLE
 
     with matplotlib.rc_context(STYLE | {"font.size": 8, "savefig.dpi": 110}):
@@ -73,8 +60,10 @@ def page(noises: dict[str, Any], clean: Any, seed: int) -> Any:
             reach = max(residual.flatten().abs().quantile(0.999).item() if residual.numel() < 2**24 else 1.0, 1 / 255)
             histogram.hist((residual.flatten() * 255).numpy(), bins=101, range=(-255 * reach, 255 * reach), log=True)
             histogram.set_title("noisy − clean, 0–255 scale")
-            for picture, added in zip(clean, residual, strict=True):
-                line.plot(*variances(picture, added), marker="o", markersize=3)
+            for pair in zip(noisy, clean, strict=True):
+                moments = Moments(len(clean[0]))
+                moments.add(*pair)
+                line.plot(*moments.pooled(), marker="o", markersize=3)
             line.set(xlim=(0, 1), ylim=(0, None), title="variance at each intensity")
     return figure
 

@@ -75,6 +75,12 @@ class Moments:
             row[:] = np.interp(centres, centres[enough], row[enough])
         return filled
 
+    def pooled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Intensity and variance, over all channels, of the bins that have values enough."""
+        count, variance = self.count.sum(0), np.nan_to_num(self.variance * self.count).sum(0)
+        enough = count >= FEWEST
+        return (np.arange(BINS) + 0.5)[enough] / BINS, variance[enough] / count[enough]
+
 
 def bins(clean: Tensor) -> Tensor:
     """Which bin of intensity each value is in."""
