@@ -1,6 +1,7 @@
 """Photon shot noise and read noise, as a sensor has them."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -54,8 +55,26 @@ class PoissonGaussianNoise(Noise):
         gain, read = (per_sample(params[name], input) for name in ("gain", "read"))
         light = (input - self.black).clamp_(min=0)
         dark = input - light  # the black level, or what is below it
-        return torch.poisson(light / gain).mul_(gain).add_(dark).addcmul_(torch.randn_like(input), read)
+        return photons(light / gain).mul_(gain).add_(dark).addcmul_(torch.randn_like(input), read)
 
     def level(self, clean: Tensor, params: Params) -> Tensor:
         gain, read = (per_sample(params[name], clean) for name in ("gain", "read"))
         return rms(gain * (clean - self.black).clamp(min=0) + read**2)
+
+
+def photons(expected: Tensor) -> Tensor:
+    """Poisson numbers of the expectations [B, C, H, W]; on the CPU, where PyTorch has one thread for them, in several.
+
+    Each sample has a generator of its own there, seeded by the global one: the number of threads changes nothing.
+    """
+    if expected.device.type != "cpu":
+        return torch.poisson(expected)
+    found = torch.empty_like(expected)
+
+    def fill(number: int, seed: int) -> None:
+        found[number] = torch.poisson(expected[number], torch.Generator().manual_seed(seed))
+
+    seeds = torch.randint(2**62, (len(expected),)).tolist()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, range(len(expected)), seeds))
+    return found
