@@ -58,13 +58,18 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
     from hydra.utils import instantiate
 
     from denoisers.module import DenoisingModule
+    from denoisers.ranged import ranged
     from experiments import hardware, provenance
 
     cfg.trainer.precision = hardware.precision(cfg.trainer.precision, cfg.trainer.accelerator)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     datamodule = instantiate(cfg.datamodule)
+    try:
+        network = ranged(instantiate(cfg.model), config["value_range"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
     module = DenoisingModule(
-        network=instantiate(cfg.model),
+        network=network,
         loss=instantiate(cfg.loss),
         optimizer=instantiate(cfg.optimizer),
         scheduler=instantiate(cfg.scheduler),

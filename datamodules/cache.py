@@ -132,7 +132,8 @@ def mapped(headers: Mapping[str, Header], channels: int, cache_dir: Path) -> dic
     """
     places = layout(headers, channels)
     # another Pillow may decode to other pixels
-    key = json.dumps([VERSION, PIL.__version__, channels, [place.path for place in places]])
+    backdrops = sorted({str(header.backdrop) for header in headers.values()})
+    key = json.dumps([VERSION, PIL.__version__, channels, backdrops, [place.path for place in places]])
     folder = cache_dir / hashlib.sha256(key.encode()).hexdigest()[:16]
     try:
         if (data := current(folder, places)) is None:

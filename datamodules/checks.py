@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.images import DataError, Header, listing, read_headers
+from datamodules.images import BACKDROPS, Alpha, DataError, Header, listing, read_headers
 from datamodules.noise.base import Noise
 from datamodules.noise.none import NoNoise
 from datamodules.splits import Item, Splits
@@ -17,13 +18,22 @@ SMALLEST_SCORED = 11  # SSIM's window
 Headers = dict[Path, Header]
 
 
-def check_headers(splits: Splits, channels: int, patch_size: int | None = None) -> Headers:
+def check_headers(
+    splits: Splits,
+    channels: int,
+    patch_size: int | None = None,
+    *,
+    resize: int | Sequence[int] | None = None,
+    alpha: Alpha = "drop",
+) -> Headers:
     """The header of every file of the splits.
 
     Args:
         splits: the images.
         channels: colour files are taken for grey ones (by their luma, which is logged), grey ones never for colour.
         patch_size: side of the training crops; None where nothing is trained, and the test images alone are looked at.
+        resize: the shorter side, or height and width, that every image gets; None: each its own.
+        alpha: transparent parts are as if they were not (``drop``), show ``black`` or ``white``, or are refused.
 
     Raises:
         DataError: an empty split, files that cannot be read, unequal pairs, grey files for ``channels=3``, images
@@ -38,7 +48,13 @@ def check_headers(splits: Splits, channels: int, patch_size: int | None = None) 
             raise DataError(f"there is no {name} image with channels={channels}{only}")
     everything = [item for items in parts.values() for item in items]
     paths = list(dict.fromkeys(path for item in everything for path in item.files))
-    headers = dict(zip(paths, read_headers(paths), strict=True))
+    headers = ruled(dict(zip(paths, read_headers(paths), strict=True)), alpha)
+    if resize is not None:
+        if own := [str(item.noisy) for item in everything if item.noisy]:
+            raise DataError(
+                f"data.resize={resize} would change the noise of images that bring their own:\n{listing(own)}"
+            )
+        headers = {path: header.resized(resize) for path, header in headers.items()}
     refuse_uneven_pairs(everything, headers)
     refuse_grey_as_colour(headers, channels)
     for name, items in parts.items():
@@ -50,6 +66,28 @@ def check_headers(splits: Splits, channels: int, patch_size: int | None = None) 
                 scored, headers, name, SMALLEST_SCORED, "leave them out (SSIM is not defined below its window)"
             )
     return headers
+
+
+def ruled(headers: Headers, alpha: Alpha) -> Headers:
+    """The headers, each with what is seen through transparent parts.
+
+    Raises:
+        DataError: there are transparent parts, which the rule refuses, or no such rule.
+    """
+    if alpha not in (*BACKDROPS, "refuse"):
+        raise DataError(f"data.alpha={alpha}: must be drop, black, white or refuse")
+    transparent = [path for path, header in headers.items() if header.alpha]
+    if transparent and alpha == "refuse":
+        raise DataError(
+            f"data.alpha=refuse: {len(transparent)} of {len(headers)} images have transparent parts; leave them out, "
+            "or say what is seen there with data.alpha=black, white or drop:\n" + listing(list(map(str, transparent)))
+        )
+    if transparent and alpha == "drop":
+        rank_zero_only(log.info)(
+            f"data.alpha=drop: {len(transparent)} of {len(headers)} images have transparent parts, "
+            "which are as if they were not"
+        )
+    return headers | {path: replace(headers[path], backdrop=BACKDROPS[alpha]) for path in transparent}
 
 
 def refuse_doubled_noise(items: Sequence[Item], noise: Noise) -> None:
@@ -67,6 +105,17 @@ def refuse_uneven_pairs(items: Sequence[Item], headers: Headers) -> None:
     ]
     if uneven:
         raise DataError("the two images of a pair must agree in size and channels:\n" + listing(uneven))
+
+
+def refuse_uneven_videos(items: Sequence[Item], headers: Headers) -> None:
+    """Raises DataError naming the videos whose frames differ in size."""
+    sizes: dict[tuple[str, str | None], dict[str, Path]] = {}
+    for item in items:
+        header = headers[item.files[0]]
+        sizes.setdefault((item.set, item.video), {}).setdefault(f"{header.height}×{header.width}", item.files[0])
+    uneven = [" but ".join(f"{path} is {size}" for size, path in s.items()) for s in sizes.values() if len(s) > 1]
+    if uneven:
+        raise DataError("the frames of a video must agree in size:\n" + listing(uneven))
 
 
 def refuse_grey_as_colour(headers: Headers, channels: int) -> None:

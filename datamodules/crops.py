@@ -55,8 +55,10 @@ class DeviceCrops:
         return map(self.batch, self.stream)
 
     def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor | list[str]]:
-        """(epoch, index) of B crops → ``clean`` [B, C, P, P] in [0, 1], for pairs ``noisy`` likewise, and ``name``."""
-        number, top, left, turn, flip = torch.tensor([self.crops.draw(key) for key in keys]).T
+        """(epoch, index) of B crops → ``clean`` [B, C, P, P] in [0, 1], or [B, T, C, P, P]; ``noisy``; and ``name``."""
+        drawn, frames = torch.tensor([self.crops.draw(key) for key in keys]), self.crops.frames or 1
+        number, top, left, turn, flip = drawn.repeat_interleave(frames, 0).T
+        number = number + torch.arange(frames).repeat(len(keys))
         last = self.crops.patch_size - 1
         down, right = DOWN[turn], RIGHT[turn] * (1 - 2 * flip)[:, None]  # [B, 2]
         corner = torch.stack([top, left], 1) + last * (down + right < 0)  # where in the image the crop's first pixel is
@@ -66,7 +68,9 @@ class DeviceCrops:
             view: self.cut(self.starts[number, position] + start, down, right, self.peaks[number, position])
             for position, view in enumerate(self.views)
         }
-        return {**views, "name": [self.crops.items[n].name for n in number.tolist()]}
+        if self.crops.frames:
+            views = {view: images.unflatten(0, (len(keys), frames)) for view, images in views.items()}
+        return {**views, "name": [self.crops.items[n].name for n in number[::frames].tolist()]}
 
     def cut(self, start: Tensor, down: Tensor, right: Tensor, peak: Tensor) -> Tensor:
         """Arguments [B] → crops [B, C, P, P]; element (c, i, j) is ``pixels[start + c + i·down + j·right] / peak``."""

@@ -1,18 +1,20 @@
-"""Training crops, each a function of (seed, epoch, index) alone; and whole images for evaluation."""
+"""Training crops, each a function of (seed, epoch, index) alone; and whole images or videos for evaluation."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from datamodules import seeds
-from datamodules.images import to_tensor
+from datamodules.images import DataError, to_tensor
 from datamodules.splits import Item
 
 Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: an item's views
-Sample = dict[str, Tensor | str | int]
+Sample = dict[str, Any]
 
 
 class Crops(Dataset[Sample]):
@@ -22,8 +24,12 @@ class Crops(Dataset[Sample]):
         images: clean ones, or pairs, which are cropped alike.
         items: what they are called.
         patch_size: side P of the square crops.
-        crops_per_image: crops of each image in an epoch.
+        crops_per_image: crops of each image in an epoch; of clips, for each image that one can begin with.
         seed: see above.
+        frames: T of a clip, which is cut out of T images of a video; None: crops of single images.
+
+    Raises:
+        DataError: no video has as many frames.
     """
 
     def __init__(
@@ -34,15 +40,18 @@ class Crops(Dataset[Sample]):
         patch_size: int,
         crops_per_image: int,
         seed: int,
+        frames: int | None = None,
     ) -> None:
-        self.images, self.items = images, items
+        self.images, self.items, self.frames = images, items, frames
         self.patch_size, self.crops_per_image, self.seed = patch_size, crops_per_image, seed
+        #: numbers of the images that a crop, or a clip, can begin with
+        self.starts = beginnings(items, frames) if frames else range(len(items))
 
     def __len__(self) -> int:
-        return len(self.images) * self.crops_per_image
+        return len(self.starts) * self.crops_per_image
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """(epoch, index) → ``clean`` [C, P, P] in [0, 1], ``noisy`` likewise for pairs, and ``name``."""
+        """(epoch, index) → ``clean`` [C, P, P] in [0, 1], or [T, C, P, P]; ``noisy`` likewise for pairs; ``name``."""
         number, top, left, turn, flip = self.draw(key)
 
         def crop(image: np.ndarray) -> Tensor:
@@ -50,45 +59,73 @@ class Crops(Dataset[Sample]):
             patch = np.rot90(patch, turn)
             return to_tensor(patch[:, ::-1] if flip else patch)
 
-        item = self.items[number]
-        return {**dict(zip(item.views, map(crop, self.images[number]), strict=True)), "name": item.name}
+        item, clip = self.items[number], self.images[number : number + (self.frames or 1)]
+        views = [list(map(crop, images)) for images in zip(*clip, strict=True)]
+        cut = [torch.stack(crops) if self.frames else crops[0] for crops in views]
+        return dict(zip(item.views, cut, strict=True)) | {"name": item.name}
 
     def draw(self, key: tuple[int, int]) -> tuple[int, int, int, int, int]:
         """(epoch, index) → the image's number, the crop's first row and column, its quarter turns, and 1 if flipped."""
         epoch, index = key
-        number = index % len(self.images)
+        number = self.starts[index % len(self.starts)]
         draw = np.random.default_rng((self.seed, epoch, index))
         top, left = (int(draw.integers(size - self.patch_size + 1)) for size in self.images[number][0].shape[:2])
         return number, top, left, int(draw.integers(4)), int(draw.integers(2))
 
 
 class WholeImages(Dataset[Sample]):
-    """Whole images, in order: ``clean``, ``noisy`` or both [C, H, W] in [0, 1], ``name``, ``set``, ``realisation``, and
-    ``own_noise``: whether their noise is their own.
+    """Batches of one whole image each, in order: ``clean``, ``noisy`` or both [1, C, H, W] in [0, 1]; and lists, of one
+    entry: ``name``, ``set``, ``realisation``, and ``own_noise``: whether the noise is its own.
+
+    Or of one whole video each, [1, T, C, H, W], with lists of as many entries as it has frames.
 
     Args:
         images: clean ones, pairs, or noisy ones.
         items: what they are called.
         draws: how many realisations of the noise each image meets; the number of its one stands in ``realisation``.
+        videos: whether the frames of a video come together.
     """
 
-    def __init__(self, images: Images, items: Sequence[Item], draws: int = 1) -> None:
-        self.images, self.items, self.draws = images, items, draws
+    def __init__(self, images: Images, items: Sequence[Item], draws: int = 1, *, videos: bool = False) -> None:
+        self.images, self.items, self.draws, self.videos = images, items, draws, videos
+        numbers = range(len(items))
+        #: numbers of the images of each batch
+        self.batches = [
+            list(group)
+            for _, group in itertools.groupby(numbers, lambda n: (items[n].set, items[n].video) if videos else n)
+        ]
 
     def __len__(self) -> int:
-        return len(self.items) * self.draws
+        return len(self.batches) * self.draws
 
     def __getitem__(self, index: int) -> Sample:
         number, realisation = divmod(index, self.draws)
-        item = self.items[number]
-        views = dict(zip(item.views, map(to_tensor, self.images[number]), strict=True))
+        numbers = self.batches[number]
+        items = [self.items[n] for n in numbers]
+        views = zip(*(self.images[n] for n in numbers), strict=True)
+        tensors = [torch.stack(list(map(to_tensor, images))) for images in views]
         about: Sample = {
-            "name": item.name,
-            "set": item.set,
-            "realisation": realisation,
-            "own_noise": item.noisy is not None,
+            "name": [item.name for item in items],
+            "set": [item.set for item in items],
+            "realisation": [realisation] * len(items),
+            "own_noise": [item.noisy is not None for item in items],
         }
-        return {**views, **about}
+        return {view: t[None] if self.videos else t for view, t in zip(items[0].views, tensors, strict=True)} | about
+
+
+def beginnings(items: Sequence[Item], frames: int) -> list[int]:
+    """The numbers of the images that, with those that follow, are as many frames of one video.
+
+    Raises:
+        DataError: there is none.
+    """
+    videos = [(item.set, item.video) if item.video is not None else None for item in items]
+    found = [n for n in range(len(items) - frames + 1) if videos[n] and videos[n] == videos[n + frames - 1]]
+    if not found:
+        longest = max((len(list(group)) for video, group in itertools.groupby(videos) if video), default=0)
+        what = f"the longest one for training has {longest}" if longest else "these images are none: use data=frames"
+        raise DataError(f"data.frames={frames}: clips are cut out of videos of as many frames; {what}")
+    return found
 
 
 class Stream(Sampler[list[tuple[int, int]]]):

@@ -1,6 +1,7 @@
 """The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import leaks, seeds
 from datamodules.cache import decoded
-from datamodules.checks import check_headers, refuse_doubled_noise
+from datamodules.checks import check_headers, refuse_doubled_noise, refuse_uneven_videos
 from datamodules.crops import DeviceCrops
-from datamodules.datasets import Crops, Images, Stream, WholeImages
-from datamodules.images import DataError
+from datamodules.datasets import Crops, Images, Stream, WholeImages, beginnings
+from datamodules.images import Alpha, DataError
 from datamodules.noise.base import Noise, rms
 from datamodules.realisation import ContentSeeded
 from datamodules.splits import Splits
@@ -28,7 +29,8 @@ class DenoisingDataModule(L.LightningDataModule):
     """Splits, loaders and noise. Headers are checked when it is built, pixels are decoded in ``setup``.
 
     Batches: ``noisy`` and ``clean`` [B, C, H, W] float32 in [0, 1], ``level`` [B, 1, 1, 1], ``name``; whole images come
-    one at a time, with their ``set``.
+    one at a time, with their ``set``. With ``frames``, training batches are clips [B, T, C, H, W] with ``level``
+    [B, T, 1, 1, 1], whose frames have noise of the same parameters; whole videos come one at a time.
 
     Args:
         splits: the images.
@@ -38,7 +40,10 @@ class DenoisingDataModule(L.LightningDataModule):
         patch_size: side of the training crops; images smaller than that are refused.
         crops_per_image: an epoch is that many crops of each training image.
         batch_size: crops per micro-batch and device.
+        frames: T of training clips, which are cut out of videos; None: single images.
         num_workers: loader processes; None takes none up to two cores, else up to eight.
+        resize: the shorter side, or height and width, that every image gets; None: each its own.
+        alpha: see :func:`datamodules.checks.check_headers`.
         cache: whether decoded images are read from a memory-mapped file; ``auto``: above a gigabyte.
         cache_dir: where such files lie.
         on_device: the training images live on the device and crops are made there, without a loader; same crops.
@@ -59,7 +64,10 @@ class DenoisingDataModule(L.LightningDataModule):
         patch_size: int,
         crops_per_image: int,
         batch_size: int,
+        frames: int | None,
         num_workers: int | None,
+        resize: int | Sequence[int] | None,
+        alpha: Alpha,
         cache: Literal["auto", True, False],
         cache_dir: str,
         on_device: bool,
@@ -69,30 +77,34 @@ class DenoisingDataModule(L.LightningDataModule):
         super().__init__()
         self.splits, self.noise, self.realisation = splits, noise, realisation
         self.channels, self.patch_size, self.crops_per_image = channels, patch_size, crops_per_image
-        self.batch_size, self.seed, self.eval_seed = batch_size, seed, eval_seed
+        self.batch_size, self.frames, self.seed, self.eval_seed = batch_size, frames, seed, eval_seed
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.num_workers = (0 if cores <= 2 else min(8, cores - 1)) if num_workers is None else num_workers
         self.cache, self.cache_dir, self.on_device = cache, cache_dir, on_device
         self.micro_batches = 0
         self._decoded: dict[str, Images] = {}
-        self._headers = headers = check_headers(splits, channels, patch_size)
+        self._headers = headers = check_headers(splits, channels, patch_size, resize=resize, alpha=alpha)
         self._check_arguments()
         #: height and width of the validation images, in order
         self.val_sizes = [(headers[item.files[0]].height, headers[item.files[0]].width) for item in splits.val]
 
     def _check_arguments(self) -> None:
-        for name in ("patch_size", "crops_per_image", "batch_size"):
-            if getattr(self, name) < 1:
-                raise DataError(f"data.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("patch_size", "crops_per_image", "batch_size", "frames"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise DataError(f"data.{name}={value}: must be at least 1")
         for name in ("seed", "eval_seed", "num_workers"):
             if getattr(self, name) < 0:
                 raise DataError(f"{name}={getattr(self, name)}: must not be negative")
-        epoch = self.crops_per_image * len(self.splits.train)
-        if epoch < self.batch_size:
+        if self.frames:
+            refuse_uneven_videos([*self.splits.train, *self.splits.val, *self.splits.test], self._headers)
+        starts = len(beginnings(self.splits.train, self.frames)) if self.frames else len(self.splits.train)
+        #: in an epoch
+        self.crops = self.crops_per_image * starts
+        if self.crops < self.batch_size:
             raise DataError(
                 f"data.batch_size={self.batch_size} is more than an epoch holds: data.crops_per_image="
-                f"{self.crops_per_image} × {len(self.splits.train)} training images = {epoch} crops; raise "
-                f"data.crops_per_image or lower data.batch_size"
+                f"{self.crops_per_image} × {starts} training {'clips' if self.frames else 'images'} = {self.crops} "
+                f"crops; raise data.crops_per_image or lower data.batch_size"
             )
         refuse_doubled_noise(self.splits.train, self.noise)
 
@@ -111,9 +123,12 @@ class DenoisingDataModule(L.LightningDataModule):
             self._refuse_leaks()
 
     def _refuse_leaks(self) -> None:
+        train_videos, test_videos = ({(i.set, i.video) for i in s} for s in (self.splits.train, self.splits.test))
+        in_time = {video for video in train_videos & test_videos if video[1] is not None}  # parted so: frames are alike
+
         def clean(split: str) -> dict[Path, np.ndarray]:
             images = zip(getattr(self.splits, split), self._decoded[split], strict=True)
-            return {item.clean: views[0] for item, views in images if item.clean}
+            return {i.clean: views[0] for i, views in images if i.clean and (i.set, i.video) not in in_time}
 
         train, test = clean("train"), clean("test")
         learnt, tested = (leaks.suspects([*a], [*b], self._headers) for a, b in ((train, test), (test, train)))
@@ -126,8 +141,9 @@ class DenoisingDataModule(L.LightningDataModule):
             patch_size=self.patch_size,
             crops_per_image=self.crops_per_image,
             seed=self.seed,
+            frames=self.frames,
         )
-        stream = self._stream(len(crops))
+        stream = self._stream()
         if self.on_device:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             return DeviceCrops(crops, stream, device)
@@ -138,11 +154,11 @@ class DenoisingDataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _stream(self, crops: int) -> Stream:
+    def _stream(self) -> Stream:
         rank, world_size = self._place()
         try:
             return Stream(
-                crops,
+                self.crops,
                 batch_size=self.batch_size,
                 seed=self.seed,
                 rank=rank,
@@ -169,12 +185,13 @@ class DenoisingDataModule(L.LightningDataModule):
 
     def _whole(self, split: str) -> DataLoader:
         draws = self.realisation.draws if split == "test" else 1
-        images = WholeImages(self._decoded[split], getattr(self.splits, split), draws)
+        videos = self.frames is not None
+        images = WholeImages(self._decoded[split], getattr(self.splits, split), draws, videos=videos)
         rank, world_size = self._place()
         # every rank takes as many steps: the last ones begin again, and who gathers the rows drops the doubles
         steps = -(-len(images) // world_size)
         share = [(rank + step * world_size) % len(images) for step in range(steps)]
-        return self._loader(images, batch_size=1, sampler=share)
+        return self._loader(images, batch_size=None, sampler=share)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -189,9 +206,9 @@ class DenoisingDataModule(L.LightningDataModule):
         if training:
             return batch | self.corrupt_training(clean, index)
         realisation = self.realisation if self.trainer is not None and self.trainer.testing else ContentSeeded()
+        draws = batch["realisation"][:: len(batch["realisation"]) // len(clean)]  # a video has one for each frame
         drawn = [
-            realisation(self.noise, image, self.eval_seed, draw)
-            for image, draw in zip(clean.cpu(), batch["realisation"].tolist(), strict=True)
+            realisation(self.noise, image, self.eval_seed, draw) for image, draw in zip(clean.cpu(), draws, strict=True)
         ]
         noisy, level = (torch.stack(parts).to(clean) for parts in zip(*drawn, strict=True))
         return batch | {"noisy": noisy, "level": level}
@@ -206,7 +223,7 @@ class DenoisingDataModule(L.LightningDataModule):
     @property
     def batches_per_epoch(self) -> int:
         """Micro-batches of one epoch and rank."""
-        return len(self._stream(self.crops_per_image * len(self.splits.train)))
+        return len(self._stream())
 
     def state_dict(self) -> dict[str, int]:
         return {"micro_batches": self.micro_batches, "batches_per_epoch": self.batches_per_epoch}

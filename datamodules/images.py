@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ TIFF = {".tif", ".tiff"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
-ALPHA_MODES = {"LA", "PA", "RGBA"}
+Alpha = Literal["drop", "black", "white", "refuse"]
+BACKDROPS = {"drop": None, "black": 0, "white": 255}
 P = TypeVar("P", str, Path)
 T = TypeVar("T")
 SHOWN = 10  # files named in one message
@@ -27,13 +28,37 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself before its pixels are read."""
+    """What a file says of itself before its pixels are read, and what they are to become.
+
+    Args:
+        height, width: of the picture; what it is resized to, where ``stored`` is another height and width.
+        channels: 1 or 3.
+        alpha: whether it has transparent parts.
+        bits: 8 or 16.
+        stored: height and width in the file; None: the same.
+        backdrop: the brightness, 0 to 255, that is seen through transparent parts; None: these are as if they were not.
+    """
 
     height: int
     width: int
     channels: int
     alpha: bool = False
     bits: int = 8
+    stored: tuple[int, int] | None = None
+    backdrop: int | None = None
+
+    def resized(self, size: int | Sequence[int]) -> "Header":
+        """Of the same picture with the shorter side, or with the height and width, that is given.
+
+        Raises:
+            DataError: a side below 1.
+        """
+        sides = [*size] if isinstance(size, Sequence) else [size]
+        if len(sides) not in (1, 2) or not all(isinstance(side, int) and side >= 1 for side in sides):
+            raise DataError(f"data.resize={size}: give the shorter side, or [height,width], in pixels from 1")
+        scale = sides[0] / min(self.height, self.width)
+        height, width = sides if len(sides) == 2 else (round(self.height * scale), round(self.width * scale))
+        return replace(self, height=height, width=width, stored=(self.height, self.width))
 
     def __str__(self) -> str:
         return f"{self.height}×{self.width}×{self.channels}"
@@ -72,20 +97,20 @@ def read_header(path: Path) -> Header:
             # Pillow's own method for PNG would decode the whole picture to look for EXIF behind it
             if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # orientations 5 to 8 turn the picture by a quarter
                 width, height = height, width
-            mode, bits = image.mode, 16 if _has_16_bits(image, path) else 8
+            mode, alpha, bits = image.mode, image.has_transparency_data, 16 if _has_16_bits(image, path) else 8
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read") from error
     except Exception as error:
         raise DataError(f"{path}: {error}") from error
     if mode not in GREY_MODES | COLOUR_MODES:
         raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit, 16-bit and float grey or colour")
-    return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=mode in ALPHA_MODES, bits=bits)
+    return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=alpha, bits=bits)
 
 
-def decode(path: Path) -> np.ndarray:
-    """The pixels of a file, [H, W, C] with C = 1 or 3, uint8 or uint16; upright, alpha dropped, palettes as RGB.
+def decode(path: Path, backdrop: int | None = None) -> np.ndarray:
+    """The pixels of a file, [H, W, C] with C = 1 or 3, uint8 or uint16; upright, palettes as RGB.
 
-    Floats must lie in [0, 1], and are rounded to 16 bits.
+    Floats must lie in [0, 1], and are rounded to 16 bits. Transparent parts show the backdrop, see :class:`Header`.
 
     Raises:
         DataError: the file is truncated or damaged, or its floats lie outside.
@@ -98,14 +123,25 @@ def decode(path: Path) -> np.ndarray:
             if image.mode == "RGB" and _has_16_bits(image, path):
                 return _decode_png_16(path)  # PIL would silently make it 8-bit
             ImageOps.exif_transpose(image, in_place=True)  # in place, and no needless conversion: each copies it all
+            mode = "L" if image.mode in GREY_MODES else "RGB"
             if image.mode.startswith("I;16"):
                 pixels = np.asarray(image).astype(np.uint16)
+            elif backdrop is not None and image.has_transparency_data:
+                pixels = np.asarray(composed(image, backdrop))
             else:
-                mode = "L" if image.mode in GREY_MODES else "RGB"
                 pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     except Exception as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
     return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def composed(image: Image.Image, backdrop: int) -> Image.Image:
+    """A picture with transparent parts in front of one brightness, in mode L or RGB."""
+    grey = image.mode in GREY_MODES
+    front = image.convert("LA" if grey else "RGBA")
+    behind = Image.new("L" if grey else "RGB", image.size, backdrop if grey else (backdrop,) * 3)
+    behind.paste(front.convert(behind.mode), mask=front.getchannel("A"))
+    return behind
 
 
 def _has_16_bits(image: Image.Image, path: Path) -> bool:
@@ -170,16 +206,28 @@ def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def decode_as(path: Path, header: Header, channels: int) -> np.ndarray:
-    """:func:`decode` and :func:`to_channels`: [H, W, channels], uint8 or uint16.
+    """:func:`decode`, :func:`to_channels` and :func:`resize`: [H, W, channels], uint8 or uint16.
 
     Raises:
         DataError: the file is damaged, or its pixels are not what its header was.
     """
-    pixels = decode(path)
-    if (*pixels.shape, pixels.dtype) != (header.height, header.width, header.channels, f"uint{header.bits}"):
-        size = "×".join(map(str, pixels.shape))
-        raise DataError(f"{path}: its header says {header} in {header.bits} bits, its pixels are {size} {pixels.dtype}")
-    return to_channels(pixels, channels)
+    pixels = decode(path, header.backdrop)
+    height, width = header.stored or (header.height, header.width)
+    if (*pixels.shape, pixels.dtype) != (height, width, header.channels, f"uint{header.bits}"):
+        size, said = ("×".join(map(str, shape)) for shape in (pixels.shape, (height, width, header.channels)))
+        raise DataError(f"{path}: its header says {said} in {header.bits} bits, its pixels are {size} {pixels.dtype}")
+    return resize(to_channels(pixels, channels), header.height, header.width)
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[H, W, C] → [height, width, C], of the same type: bicubic, antialiased (Pillow's); rounded."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    planes = [
+        np.asarray(Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC))
+        for plane in pixels.transpose(2, 0, 1)
+    ]
+    return np.stack(planes, 2).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 Both ways draw on the CPU, one image at a time, so batch size, workers, device and the training seed cannot change it.
 """
 
+import math
 from copy import copy
 
 import numpy as np
@@ -30,10 +31,10 @@ class ContentSeeded:
         self.draws, self.quantize = draws, quantize
 
     def __call__(self, noise: Noise, clean: Tensor, eval_seed: int, draw: int = 0) -> tuple[Tensor, Tensor]:
-        """Clean [C, H, W] in [0, 1] → noisy [C, H, W] and its level [1, 1, 1]."""
+        """Clean [C, H, W] in [0, 1], or a clip [T, C, H, W] → noisy, same shape, and its level […, 1, 1, 1]."""
         noise = copy(noise)  # kornia's augmentations keep what they have drawn: here it goes with the copy
         with seeds.seeded(seeds.derive(eval_seed, seeds.content(clean), draw), torch.device("cpu")):
-            params = noise.forward_parameters(clean[None].shape) | self.fixed(clean)
+            params = noise.draws(clean[None].shape) | self.fixed(clean)
             noisy, level = noise.corrupt(clean[None], params)
         return (noisy[0].clamp(0, 1) * 255).round() / 255 if self.quantize else noisy[0], level[0]
 
@@ -45,16 +46,17 @@ class ContentSeeded:
 class Kair(ContentSeeded):
     """KAIR's test noise: NumPy's legacy generator, re-seeded with 0 for each image, drawn in float64 as [H, W, C].
 
-    KAIR defines Gaussian noise alone. What other noises draw, and a σ drawn from a range, is content-seeded.
-    There is one draw.
+    KAIR defines Gaussian noise alone, of images: the frames of a clip draw one after the other. What other noises draw,
+    and a σ drawn from a range, is content-seeded. There is one draw.
     """
 
     def __init__(self, *, quantize: bool = False) -> None:
         super().__init__(quantize=quantize)
 
     def fixed(self, clean: Tensor) -> Params:
-        channels, height, width = clean.shape
-        field, generator = np.empty((height, width, channels), clean.numpy().dtype), np.random.RandomState(0)
-        for rows in (field[top : top + ROWS] for top in range(0, height, ROWS)):
+        *clip, channels, height, width = clean.shape
+        frames = math.prod(clip)
+        field, generator = np.empty((frames * height, width, channels), clean.numpy().dtype), np.random.RandomState(0)
+        for rows in (field[top : top + ROWS] for top in range(0, len(field), ROWS)):
             rows[...] = generator.standard_normal(rows.shape)
-        return {"normal": torch.from_numpy(field).permute(2, 0, 1)[None]}
+        return {"normal": torch.from_numpy(field).view(frames, height, width, channels).permute(0, 3, 1, 2)}

@@ -24,12 +24,16 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Item:
-    """One image: the set it is reported under, its name there, its clean file, its noisy one, or both."""
+    """One image: the set it is reported under, its name there, its clean file, its noisy one, or both.
+
+    Frames of a video follow each other, and say which one they are of.
+    """
 
     set: str
     name: str
     clean: Path | None
     noisy: Path | None = None
+    video: str | None = None
 
     @property
     def views(self) -> dict[str, Path]:
@@ -135,6 +139,47 @@ def folder(
             if (other := seen.setdefault(path_.resolve(), name)) != name:
                 raise DataError(f"{path_} is in both data.{other} and data.{name}: no image may be in two splits")
     return Splits(**splits)
+
+
+def videos(*, path: str | None, fractions: Sequence[float], split_seed: int, **three: str | None) -> Splits:
+    """Frames of videos, each in a directory of its own, in the order of their names, in which numbers count as numbers.
+
+    Three videos or more in one directory are parted like the images of :func:`folder`; of fewer, each one is parted in
+    time: its beginning is for training, its end for test.
+
+    Raises:
+        DataError: see :func:`folder`.
+    """
+    if path is None:
+        parts = folder(path=None, fractions=fractions, split_seed=split_seed, **three)
+        return Splits(*(in_order(part_) for part_ in (parts.train, parts.val, parts.test)))
+    if any(three.values()):
+        raise DataError("data=frames needs either data.path=DIR or data.train=DIR data.val=DIR data.test=DIR")
+    frames = in_order(_directory(path))
+    found: dict[str, list[Item]] = {}
+    for item in frames:
+        found.setdefault(item.video or "", []).append(item)
+    if len(found) >= 3:
+        whole = [Item(frames[0].set, video, None) for video in found]
+        parts = _parted(whole, fractions, split_seed, kept_in=Path(path))
+        chosen = [{video.name for video in part_} for part_ in (parts.train, parts.val, parts.test)]
+        return Splits(*([item for item in frames if item.video in names] for names in chosen))
+    _require(fractions)
+    cuts = {video: np.round(np.cumsum([0, *fractions]) * len(items)).astype(int) for video, items in found.items()}
+    return Splits(
+        *([item for video, items in found.items() for item in items[slice(*cuts[video][n : n + 2])]] for n in range(3))
+    )
+
+
+def in_order(items: Sequence[Item]) -> list[Item]:
+    """Frames by video and number, each knowing its video: the directory that it is in."""
+    named_ = [replace(item, video=item.name.rpartition("/")[0]) for item in items]
+
+    def key(item: Item) -> tuple[str, list[str | int], str]:
+        video, _, frame = item.name.rpartition("/")
+        return video, [int(part_) if part_.isdigit() else part_ for part_ in re.split(r"(\d+)", frame)], frame
+
+    return sorted(named_, key=key)
 
 
 def digits(*, name: str, file: str, root: str, cache_dir: str, fractions: Sequence[float], split_seed: int) -> Splits:
@@ -249,13 +294,9 @@ def _parted(
     kept_in: Path | None = None,
 ) -> Splits:
     """The items in three parts; as they were parted before, if a directory keeps that."""
+    _require(fractions)
     if list(fractions) == [0, 0, 1]:
         return Splits([], [], items)
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise DataError(
-            f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1, "
-            "or [0,0,1], which makes all of them test images"
-        )
     if len(items) < 3:
         raise DataError(
             f"{len(items)} images cannot be parted into training, validation and test: at least 3 are needed"
@@ -276,6 +317,15 @@ def _parted(
         except OSError as error:
             log.info(f"{file} cannot be written ({error.strerror}): images may change parts when others are added")
     return Splits(*parts)
+
+
+def _require(fractions: Sequence[float]) -> None:
+    parted = len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) < 1e-6
+    if not parted and list(fractions) != [0, 0, 1]:
+        raise DataError(
+            f"data.fractions={list(fractions)}: three positive numbers (train, val, test) that add up to 1, "
+            "or [0,0,1], which makes all of them test images"
+        )
 
 
 def _read(file: Path) -> list[list[str]]:

@@ -16,6 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from denoisers.ranged import ranged
+
 PREFIX = "network."
 
 
@@ -144,7 +146,11 @@ def network_of(checkpoint: Mapping[str, Any]) -> nn.Module:
     Raises:
         CheckpointError: see :func:`build`; or the weights do not fit the network that the file describes.
     """
-    network = build(checkpoint["record"]["config"]["model"])
+    config = checkpoint["record"]["config"]
+    try:
+        network = ranged(build(config["model"]), config.get("value_range", [0, 1]))
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint's {error}") from error
     weights = {k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items() if k.startswith(PREFIX)}
     require_same(weights, network.state_dict(), "the weights", "the network it describes")
     network.load_state_dict(weights)

@@ -20,6 +20,11 @@ Batch = dict[str, Any]
 NAMED = 10  # files in one message
 
 
+def frames(batch: Tensor) -> Tensor:
+    """Images [B, C, H, W] as they are; clips [B, T, C, H, W] → their frames [B · T, C, H, W]."""
+    return batch.flatten(0, -4)
+
+
 class NonFinite(ArithmeticError):
     """Training has met a number that is infinite or none. The message names it, the step and the files."""
 
@@ -28,7 +33,8 @@ class DenoisingModule(L.LightningModule):
     """A network, how it learns and how it is scored.
 
     A batch is a dictionary: ``noisy`` and ``clean`` [B, C, H, W] in [0, 1], ``level`` [B, 1, 1, 1] (noise standard
-    deviation on the same scale) or a map [B, 1, H, W], ``name`` and ``set`` (lists of B strings).
+    deviation on the same scale) or a map [B, 1, H, W], ``name`` and ``set`` (lists of B strings). Or of clips
+    [B, T, C, H, W], with ``level`` [B, T, 1, 1, 1]; the network meets their frames one by one, and each is scored.
 
     Args:
         network: ``network(noisy, level) -> estimate``; one without parameters is only tested.
@@ -67,11 +73,11 @@ class DenoisingModule(L.LightningModule):
         return any(p.requires_grad for p in self.network.parameters())
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] → the clean estimate, same shape, unclamped."""
-        return self.network(noisy, level)
+        """[B, C, H, W] or [B, T, C, H, W] → the clean estimate, same shape, unclamped."""
+        return self.network(frames(noisy), None if level is None else frames(level)).view_as(noisy)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        estimate, clean = self(batch["noisy"], batch["level"]).float(), batch["clean"]
+        estimate, clean = frames(self(batch["noisy"], batch["level"]).float()), frames(batch["clean"])
         loss = self.loss(estimate, clean)
         self._names += batch["name"]
         self.require_finite("training loss", loss)
@@ -82,7 +88,7 @@ class DenoisingModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         estimate = self.estimate(self.network, batch)
-        for metric, values in self.score(estimate, batch["clean"]).items():
+        for metric, values in self.score(frames(estimate), frames(batch["clean"])).items():
             if metric == "psnr" and values.isnan().any():
                 raise NonFinite(
                     f"step {self.global_step}: the validation PSNR is nan; image: {', '.join(batch['name'])}"
@@ -92,11 +98,12 @@ class DenoisingModule(L.LightningModule):
         return estimate
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns ``estimate`` and ``scores``: column → [B]; the baselines' are named ``NAME_psnr``, ``NAME_ssim``."""
+        """Returns ``estimate`` and ``scores``: column → [B], of clips [B · T]; a baseline's are ``NAME_psnr`` …"""
         estimate = self.estimate(self.network, batch)
-        scores = self.score(estimate, batch["clean"])
+        clean = frames(batch["clean"])
+        scores = self.score(frames(estimate), clean)
         for name, baseline in self.baselines.items():
-            columns = self.score(self.estimate(baseline, batch), batch["clean"])
+            columns = self.score(frames(self.estimate(baseline, batch)), clean)
             scores |= {f"{name}_{metric}": values for metric, values in columns.items()}
         return {"estimate": estimate, "scores": scores}
 

@@ -20,7 +20,8 @@ def tiled(
     xDnCNN 41, U-Net 47 pixels; by their layers IRCNN 16, ADNet and FDnCNN 20, FFDNet 31. Others differ along the seams,
     U-Net with xUnits (223) or five resolutions (95) and DRUNet (about 190) too.
 
-    A network that says of itself that it is ``whole`` is given the whole picture, whatever its size.
+    A network that says of itself that it is ``whole`` is given the whole picture, whatever its size. The frames of
+    clips [B, T, C, H, W] are estimated one by one.
 
     A tile takes 0.2 GB for each 64-feature map, of which DnCNN holds two and xDnCNN three. Tiles of a 12-megapixel
     picture have 1.29 times its pixels.
@@ -32,6 +33,10 @@ def tiled(
         tile: the longest side of a tile, its halos included: a multiple of 32 pixels, above 2 · halo.
         halo: a multiple of 16 pixels.
     """
+    if noisy.ndim == 5:
+        levels = [None] * noisy.shape[1] if level is None else level.unbind(1)
+        frames = zip(noisy.unbind(1), levels, strict=True)
+        return torch.stack([tiled(network, *frame, tile=tile, halo=halo) for frame in frames], 1)
     height, width = noisy.shape[-2:]
     if height * width <= tile**2 or getattr(network, "whole", False):
         return network(noisy, level)

@@ -52,7 +52,7 @@ class Speed(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         shape = batch["clean"].shape
-        now = shape[0] * shape[-2] * shape[-1] * trainer.world_size / (time.perf_counter() - self._started)
+        now = shape.numel() / shape[-3] * trainer.world_size / (time.perf_counter() - self._started)
         # a running mean: single steps are noisy
         self.pixels_per_second = now if math.isnan(self.pixels_per_second) else 0.9 * self.pixels_per_second + 0.1 * now
         pl_module.log("train/pixels_per_second", self.pixels_per_second)
@@ -117,7 +117,7 @@ class RunCard(L.Callback):
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         micro = trainer.accumulate_grad_batches
-        crop = (data.batch_size, data.channels, data.patch_size, data.patch_size)
+        crop = (data.batch_size * (data.frames or 1), data.channels, data.patch_size, data.patch_size)
         step_seconds, pixel_seconds = measure(trainer, pl_module, crop)
         validations = math.ceil(steps / per_epoch / (trainer.check_val_every_n_epoch or 1))
         whole_pixels = sum(height * width for height, width in data.val_sizes) * validations
@@ -130,7 +130,8 @@ class RunCard(L.Callback):
             "data": f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images, "
             + ("grey" if data.channels == 1 else "RGB"),
             "steps": f"{steps:,} of {data.batch_size * micro * trainer.world_size} crops "
-            f"{data.patch_size}×{data.patch_size}, {steps / per_epoch:.1f} epochs, {validations} validations",
+            + (f"{data.frames}×" if data.frames else "")
+            + f"{data.patch_size}×{data.patch_size}, {steps / per_epoch:.1f} epochs, {validations} validations",
             "expected time": f"about {duration(expected)} of training, from {step_seconds * 1e3:.0f} ms per batch",
         }
         text = "\n".join(f"{name:<14}{value}" for name, value in lines.items())

@@ -127,7 +127,7 @@ def task(cfg: DictConfig, network: Any, noise_name: str, trained: str | None, pi
         lpips=find_lpips(cfg),
         metrics=list(cfg.metrics),
         eval_seed=cfg.eval_seed,
-        headers=check_headers(splits, cfg.channels),
+        headers=check_headers(splits, cfg.channels, resize=cfg.data.resize, alpha=cfg.data.alpha),
         pictures=pictures,
         trained=trained,
     )

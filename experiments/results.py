@@ -40,7 +40,7 @@ class Rows(L.Callback):
         self.rows: list[Row] = []
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.rows = []
+        self._batches: list[list[Row]] = []
 
     def on_test_batch_end(
         self,
@@ -51,19 +51,23 @@ class Rows(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        for index, (name, set_name) in enumerate(zip(batch["name"], batch["set"], strict=True)):
-            noise = "none" if batch["own_noise"][index] else self.noise
-            row = label(name, set_name, noise, batch["level"][index], self.protocol, int(batch["realisation"][index]))
-            self.rows.append(row | {c: round(values[index].item(), DIGITS) for c, values in outputs["scores"].items()})
+        about = zip(batch["name"], batch["set"], batch["own_noise"], batch["realisation"], strict=True)
+        rows, levels = [], batch["level"].flatten(0, -4)
+        for index, (name, set_name, own_noise, realisation) in enumerate(about):
+            noise = "none" if own_noise else self.noise
+            row = label(name, set_name, noise, levels[index], self.protocol, realisation)
+            rows.append(row | {c: round(values[index].item(), DIGITS) for c, values in outputs["scores"].items()})
+        self._batches.append(rows)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        shares = [self._batches]
         if trainer.world_size > 1:
-            shares: list[list[Row]] = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(shares, self.rows)
-            unique: dict[tuple[str, str, int], Row] = {}
-            for row in (rows[step] for step in range(len(self.rows)) for rows in shares):  # the images' own order
-                unique.setdefault((row["set"], row["image"], row["realisation"]), row)
-            self.rows = list(unique.values())
+            shares = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(shares, self._batches)
+        unique: dict[tuple[str, str, int], Row] = {}  # ranks may share the last images
+        for row in (row for step in zip(*shares, strict=True) for rows in step for row in rows):  # in their own order
+            unique.setdefault((row["set"], row["image"], row["realisation"]), row)
+        self.rows = list(unique.values())
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
             for logger in trainer.loggers:

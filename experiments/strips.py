@@ -149,5 +149,6 @@ class Strips(L.Callback):
 
 
 def views_of(batch: Mapping[str, Any], estimate: Tensor) -> Views:
-    """The first image of a batch and its estimate."""
-    return {"clean": batch["clean"][0], "noisy": batch["noisy"][0], "estimate": estimate[0]}
+    """The first image of a batch, or the first frame of its clip, and the estimate."""
+    views = {"clean": batch["clean"], "noisy": batch["noisy"], "estimate": estimate}
+    return {view: images.flatten(0, -4)[0] for view, images in views.items()}

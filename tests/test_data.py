@@ -1,4 +1,4 @@
-"""Images, splits, crops and the noisy half: what is drawn is a function of its seed and nothing else."""
+"""Splits, crops and the noisy half: what is drawn is a function of its seed and nothing else."""
 
 import itertools
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from datamodules import catalog, crops, seeds, splits
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream
-from datamodules.images import DataError, decode, decode_as, read_header, to_channels, to_tensor
+from datamodules.images import DataError
 from train import build, free_the_other_budget
 
 ITEM = splits.Item("set", "name", Path("file.png"))
@@ -42,92 +42,6 @@ def training_batches(data, epoch=0):
     data.micro_batches = epoch * len(loader)
     batches = enumerate(itertools.islice(loader, len(loader)), data.micro_batches)
     return [batch | data.corrupt_training(batch["clean"], index) for index, batch in batches]
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3)])
-@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "uint16"])
-def test_deep_tiffs_are_read_with_16_bits(tmp_path, shape, kind):
-    import tifffile
-
-    values = np.random.default_rng(0).random(shape)
-    stored = (values * 65535).round().astype(np.uint16) if kind == "uint16" else values.astype(kind)
-    tifffile.imwrite(tmp_path / "x.tif", stored)
-    header, pixels = read_header(tmp_path / "x.tif"), decode(tmp_path / "x.tif")
-    assert (header.height, header.width, header.channels) == pixels.shape == (9, 7, 1 if len(shape) == 2 else 3)
-    assert header.bits == 16
-    assert pixels.dtype == np.uint16
-    np.testing.assert_allclose(pixels.squeeze() / 65535, values, atol=5e-4 if kind == "float16" else 8e-6)
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        (np.full((9, 7), 1.5, np.float32), r"from 1.5 to 1.5; float images must lie in \[0, 1\]"),
-        (np.full((9, 7), np.nan, np.float32), "float images must lie in"),
-        (np.zeros((9, 7, 5), np.float32), "9×7×5 values are not supported"),
-        (np.zeros((4, 9, 7), np.uint8), "it holds 4 pages"),
-        (np.zeros((9, 7), np.int32), "not supported"),
-    ],
-)
-def test_tiffs_of_other_values_are_named(tmp_path, values, named):
-    import tifffile
-
-    samples = {"planarconfig": "contig"} if values.shape[2:] == (5,) else {}
-    tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", **samples)
-    with pytest.raises(DataError, match=rf"x.tif.*{named}"):  # the header says it, or else the pixels do
-        decode_as(tmp_path / "x.tif", read_header(tmp_path / "x.tif"), 1)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1"])
-def test_every_8_bit_mode_becomes_grey_or_rgb(tmp_path, mode):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)).convert(mode)
-    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
-    picture.save(path)
-    channels = 1 if mode in ("L", "LA", "1") else 3
-    header, pixels = read_header(path), decode(path)
-    assert (header.height, header.width, header.channels) == pixels.shape == (9, 7, channels)
-    assert header.alpha == mode.endswith("A")
-    assert header.bits == 8
-    assert np.array_equal(pixels.squeeze(), np.asarray(picture.convert("L" if channels == 1 else "RGB")))
-
-
-def test_16_bits_are_kept(tmp_path):
-    grey = np.arange(0, 65536, 409, dtype=np.uint16)[:160].reshape(10, 16)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    assert read_header(tmp_path / "grey.png").bits == 16
-    assert np.array_equal(decode(tmp_path / "grey.png")[..., 0], grey)
-    from kornia_rs.io import write_image_png_u16
-
-    colour = np.stack([grey, grey[::-1], grey.T.reshape(10, 16)], axis=2).copy()
-    write_image_png_u16(str(tmp_path / "colour.png"), colour, "rgb")
-    assert read_header(tmp_path / "colour.png").bits == 16
-    assert decode(tmp_path / "colour.png").dtype == np.uint16
-    assert np.array_equal(decode(tmp_path / "colour.png"), colour)
-    tensor = to_tensor(colour)
-    assert tensor.shape == (3, 10, 16)
-    torch.testing.assert_close(tensor[0], torch.from_numpy(grey.astype(np.float32) / 65535))
-
-
-def test_exif_orientation_is_applied(tmp_path):
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "turned.png", exif=exif)
-    header = read_header(tmp_path / "turned.png")
-    assert (header.height, header.width) == (24, 16)
-    assert np.array_equal(decode(tmp_path / "turned.png"), np.rot90(np.asarray(picture), -1))
-
-
-def test_colour_becomes_grey_as_pillow_does_it():
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    assert np.array_equal(to_channels(pixels, 1)[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
-    white = np.full((1, 1, 3), 65535, np.uint16)
-    assert to_channels(white, 1).item() == 65535
-    with pytest.raises(DataError, match="grey"):
-        to_channels(pixels[..., :1], 3)
 
 
 # --- splits --------------------------------------------------------------------------------------------------------
@@ -372,7 +286,7 @@ def test_evaluation_noise_ignores_batch_size_and_training_seed(compose):
     # one image or several at a time
     data = module(compose)
     two = torch.rand(2, 1, 20, 20)
-    first = torch.zeros(2, dtype=torch.int64)
+    first = [0, 0]
     together = data.on_after_batch_transfer({"clean": two, "realisation": first}, 0)["noisy"]
     alone = data.on_after_batch_transfer({"clean": two[1:], "realisation": first[1:]}, 0)["noisy"]
     assert torch.equal(together[1:], alone)

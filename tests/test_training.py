@@ -210,5 +210,6 @@ def test_a_gpu_trains_and_draws_the_same_evaluation_noise(compose, tiny, tmp_pat
         drawn.append(datamodule.corrupt_training(clean.to(device), 0)["noisy"])
         assert drawn[-1].device.type == device
     assert torch.equal(drawn[0], drawn[1])
-    on_gpu = datamodule.on_after_batch_transfer({"clean": clean.cuda()}, 0)["noisy"]
-    assert torch.equal(on_gpu.cpu(), datamodule.on_after_batch_transfer({"clean": clean}, 0)["noisy"])
+    of_two = {"realisation": [0, 0]}
+    on_gpu = datamodule.on_after_batch_transfer(of_two | {"clean": clean.cuda()}, 0)["noisy"]
+    assert torch.equal(on_gpu.cpu(), datamodule.on_after_batch_transfer(of_two | {"clean": clean}, 0)["noisy"])

@@ -32,14 +32,28 @@ class Noise(IntensityAugmentationBase2D):
     def corrupt(self, clean: Tensor, params: Params | None = None) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] → noisy, same shape, and its level, which is measured where no formula says it.
 
-        Drawn from PyTorch's global generators.
+        Of clips [B, T, C, H, W] every frame has a level, [B, T, 1, 1, 1] or a map. Drawn from PyTorch's global
+        generators.
 
         Args:
-            params: random draws to use, as ``forward_parameters`` returns them.
+            params: random draws to use, as :meth:`draws` returns them.
         """
-        noisy = self(clean, params)
-        level = self.level(clean, self._params)
-        return noisy, (rms((noisy - clean).square()) if level is None else level.to(clean))
+        params = self.draws(clean.shape) if params is None else params
+        frames = clean.flatten(0, -4)  # [B, C, H, W], or [B · T, C, H, W]
+        noisy = self(frames, params)
+        level = self.level(frames, params)
+        level = rms((noisy - frames).square()) if level is None else level.to(clean)
+        return noisy.view_as(clean), level.view(*clean.shape[:-3], *level.shape[1:])
+
+    def draws(self, shape: torch.Size) -> Params:
+        """Random draws for images [B, C, H, W], or for clips [B, T, C, H, W], whose frames have the same ones."""
+        if len(shape) == 4:
+            return self.forward_parameters(shape)
+        batch, frames, *image = shape
+        shared = {
+            key: value.repeat_interleave(frames, 0) for key, value in self.generate_parameters((batch, *image)).items()
+        }
+        return self.forward_parameters((batch * frames, *image)) | shared
 
 
 class SigmaNoise(Noise):
@@ -102,5 +116,5 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 
 
 def rms(variance: Tensor) -> Tensor:
-    """[B, C, H, W], a variance per pixel → [B, 1, 1, 1], the root of each sample's mean."""
-    return variance.mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    """[…, C, H, W], a variance per pixel → […, 1, 1, 1], the root of each sample's mean."""
+    return variance.mean(dim=(-3, -2, -1), keepdim=True).sqrt()
