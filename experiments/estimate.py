@@ -33,9 +33,10 @@ def files(path: Path, name: str) -> list[Path]:
 
 def against(noisy: "Tensor", clean: "Tensor") -> Any:
     """Brightness, variance and number of values at each intensity of the clean picture, and the line through them."""
-    from datamodules.noise import line, profile
+    from datamodules.noise import line
+    from datamodules.noise.moments import Moments
 
-    moments = profile.Moments(len(clean))
+    moments = Moments(len(clean))
     moments.add(noisy, clean)
     return line.fit(*moments.pooled())
 

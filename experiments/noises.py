@@ -42,7 +42,7 @@ def page(noises: dict[str, Any], clean: Any, seed: int) -> Any:
     from matplotlib.figure import Figure
 
     from datamodules import seeds
-    from datamodules.noise.profile import Moments
+    from datamodules.noise.moments import Moments
     from experiments.plots import STYLE
 
     with matplotlib.rc_context(STYLE | {"font.size": 8, "savefig.dpi": 110}):

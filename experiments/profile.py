@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from experiments.cli import UserError, command, near
 
 if TYPE_CHECKING:
-    from datamodules.noise.profile import Moments, Pair, Profile
+    from datamodules.noise.profile import Pair, Profile, Table
     from datamodules.splits import Item
 
 log = logging.getLogger(__name__)
@@ -42,78 +42,73 @@ class Pairs(Sequence["Pair"]):
         return read(views["noisy"], self.channels), read(views["clean"], self.channels)
 
 
-def moments(pairs: Pairs) -> "Moments":
-    """What is found in the pairs of a group."""
-    from datamodules.noise.profile import Moments
+def compared(profiles: "dict[str, Profile]", found: "dict[str, Table]") -> Any:
+    """A row for each channel and bin of intensity: its share of the channel's values, predicted and found variance.
 
-    found = Moments(pairs.channels)
-    for noisy, clean in pairs:
-        found.add(noisy, clean)
-    return found
-
-
-def compared(profiles: "dict[str, Profile]", found: "dict[str, Moments]") -> Any:
-    """A row for each channel and bin that holds its share of values: intensity, share, predicted and found variance.
-
-    What is predicted of pictures of several groups is the mean of their profiles, weighted by their values in the bin.
+    And for each bin over all channels, as channel ``all``. What is predicted of pictures is the mean over their values,
+    each by its group, intensity and texture.
     """
     import numpy as np
     import pandas as pd
 
-    from datamodules.noise.profile import BINS
+    from datamodules.noise.moments import BINS
 
-    known = {name: moments for name, moments in found.items() if name in profiles}
-    counts = np.array([moments.count for moments in known.values()])  # [G, C, BINS]
-    theirs = np.array([profiles[name].variance for name in known])
-    ours = np.array([np.nan_to_num(moments.variance) for moments in known.values()])
-    total = counts.sum(0)
+    known = {name: table for name, table in found.items() if name in profiles}
+    predicted = sum((table.count * np.array(profiles[name].variance)).sum(-1) for name, table in known.items())
+    count, squares = (sum(table.sums[part].sum(-1) for table in known.values()) for part in (0, 1))
     rows = []
-    for channel, bin_ in zip(*np.nonzero(total / total.sum(1, keepdims=True) >= SHARE), strict=True):
-        weights = counts[:, channel, bin_] / total[channel, bin_]
-        predicted, measured = (float(weights @ table[:, channel, bin_]) for table in (theirs, ours))
-        share = total[channel, bin_] / total[channel].sum()
-        rows.append((int(channel), (bin_ + 0.5) / BINS, share, predicted, measured))
+    names = [*range(len(count)), "all"]
+    for channel, *sums in zip(names, *([*t, t.sum(0)] for t in (count, predicted, squares)), strict=True):
+        for bin_, (values, ours, theirs) in enumerate(zip(*sums, strict=True)):
+            if values:
+                rows.append((channel, (bin_ + 0.5) / BINS, values / sums[0].sum(), ours / values, theirs / values))
     return pd.DataFrame(rows, columns=["channel", "intensity", "share", "predicted", "found"])
 
 
 def figure(profiles: "dict[str, Profile]", rows: Any) -> Any:
-    """The profiles' curves; what they predict of other pictures beside what is found; how neighbours correlate."""
+    """The profiles by intensity and by texture; what they predict of others beside what is found; correlation."""
     import matplotlib
     import numpy as np
     import torch
     import torch.nn.functional as F
     from matplotlib.figure import Figure
 
-    from datamodules.noise.profile import BINS
+    from datamodules.noise.moments import BINS
+    from datamodules.noise.profile import TEXTURES
     from experiments.plots import COLOURS, STYLE
 
-    centres = (np.arange(BINS) + 0.5) / BINS
+    centres, middle = (np.arange(BINS) + 0.5) / BINS, TEXTURES // 2
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(15, 4.6))
-        curves, check, near_ = drawn.subplots(1, 3)
+        drawn = Figure(figsize=(19, 4.6))
+        curves, rough, check, near_ = drawn.subplots(1, 4)
         for index, (name, profile) in enumerate(profiles.items()):
-            colour, dash = COLOURS[index % len(COLOURS)], ("-", "--", ":")[index // len(COLOURS) % 3]
-            mean = np.sqrt(np.mean(profile.variance, axis=0)) * 255
-            curves.plot(centres, mean, dash, color=colour, label=name)
+            style = {"color": COLOURS[index % len(COLOURS)], "ls": ("-", "--", ":")[index // len(COLOURS) % 3]}
+            deviation = np.sqrt(np.mean(profile.variance, axis=0)) * 255  # [BINS, TEXTURES]
+            curves.plot(centres, deviation[:, middle], label=name, **style)
+            rough.plot(2.0 ** (np.arange(TEXTURES) - 1.5), deviation[BINS // 4 : BINS * 3 // 4].mean(0), **style)
             kernel = torch.tensor(profile.kernel)  # [C, C, K, K]
             side = kernel.shape[-1]
             each = [F.conv2d(k[None], k[:, None], padding=side - 1, groups=len(k))[0].sum(0) for k in kernel]
             alike = torch.stack(each).sum(0)  # covariance by pixels down and across, over all channels
-            right = alike[side - 1, side - 1 :] / alike[side - 1, side - 1]
-            near_.plot(right, dash, color=colour, label=name)
-        for channel, group in rows.groupby("channel"):
-            colour = ("#D55E00", "#009E73", "#0072B2")[channel] if rows["channel"].nunique() > 1 else COLOURS[0]
-            check.plot(
-                group["intensity"], group["found"].pow(0.5) * 255, "o", color=colour, label=f"found, channel {channel}"
-            )
+            near_.plot(alike[side - 1, side - 1 :] / alike[side - 1, side - 1], label=name, **style)
+        for channel, group in rows.groupby("channel", sort=False):
+            colour = {0: "#D55E00", 1: "#009E73", 2: "#0072B2"}.get(channel, "0.2")
+            name = "all channels" if channel == "all" else f"channel {channel}"
+            found = group["found"].pow(0.5) * 255
+            check.plot(group["intensity"], found, "o", color=colour, label=f"found, {name}")
             check.plot(group["intensity"], group["predicted"].pow(0.5) * 255, color=colour, label="predicted")
         curves.set(
-            title="profiles", xlabel="clean intensity", ylabel="deviation of the noise, 0–255 scale", ylim=(0, None)
+            title=f"profiles where neighbours differ by {2 ** (middle - 2)} to {2 ** (middle - 1)}",
+            xlabel="clean intensity",
+            ylabel="deviation of the noise, 0–255 scale",
+            ylim=(0, None),
         )
+        rough.set(title="profiles at middle intensities", xlabel="deviation of 3×3 clean pixels", ylim=(0, None))
+        rough.set_xscale("log")
         check.set(title="pictures that were not fitted", xlabel="clean intensity", ylim=(0, None))
         near_.set(title="correlation of neighbours in a row", xlabel="pixels apart")
-        for panel in (curves, check):
-            panel.legend(fontsize=7)
+        curves.legend(fontsize=6, ncol=3, loc="lower center")
+        check.legend(fontsize=7, loc="lower center")
     return drawn
 
 
@@ -121,7 +116,6 @@ def figure(profiles: "dict[str, Profile]", rows: Any) -> Any:
 def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
-    from datamodules.images import DataError
     from datamodules.noise import profile
     from datamodules.splits import grouped
     from experiments import plots
@@ -130,25 +124,23 @@ def main(cfg: DictConfig) -> None:
     if not splits.train or not all(item.noisy for item in splits.train):
         choice = HydraConfig.get().runtime.choices["data"]
         raise UserError(f"data={choice}: profiles are fitted to pairs, which data=pairs has")
-    fitted: dict[str, Profile] = {}
-    for name, items in grouped(splits.train, cfg.data.groups).items():
-        try:
-            fitted[name] = profile.fit(Pairs(items, cfg.channels))
-        except DataError as error:
-            raise UserError(f"group {name}, {len(items)} pictures: {error}") from error
-        log.info(f"fitted      {name}: {len(items)} pictures")
+    groups = {name: Pairs(items, cfg.channels) for name, items in grouped(splits.train, cfg.data.groups).items()}
+    fitted = profile.fit(groups)
+    log.info("\n".join(f"fitted      {name}: {len(pairs)} pictures" for name, pairs in groups.items()))
     others = grouped([*splits.val, *splits.test], cfg.data.groups)
     if left := sorted(set(others) - set(fitted)):
         log.info(f"not checked {', '.join(left)}: no picture of them was fitted")
-    rows = compared(fitted, {name: moments(Pairs(items, cfg.channels)) for name, items in others.items()})
+    tables = {name: profile.Table(cfg.channels, Pairs(items, cfg.channels)) for name, items in others.items()}
+    rows = compared(fitted, tables).query("share >= @SHARE")
     run_dir = near(HydraConfig.get().runtime.output_dir)
     profile.save(run_dir / "profiles.json", fitted)
     plots.save(figure(fitted, rows), run_dir / "profiles.png")
-    ratio = rows["predicted"] / rows["found"]
-    log.info(
-        f"checked     {sum(map(len, others.values()))} other pictures, {len(rows)} bins of at least {SHARE:.0%} of the "
-        f"values: predicted variance / found {ratio.min():.2f} to {ratio.max():.2f}"
-    )
+    rows["ratio"] = rows["predicted"] / rows["found"]
+    log.info(f"checked     {sum(map(len, others.values()))} other pictures, bins of at least {SHARE:.0%} of the values")
+    together = rows["channel"] == "all"
+    for title, ratio in (("together", rows["ratio"][together]), ("by channel", rows["ratio"][~together])):
+        inside = f"within 30 % in {ratio.between(0.7, 1.3).sum()} of {len(ratio)} bins"
+        log.info(f"{title:<12}predicted variance / found {ratio.min():.2f} to {ratio.max():.2f}, {inside}")
     log.info(f"profiles    {run_dir / 'profiles.json'}\nfigure      {run_dir / 'profiles.png'}")
 
 

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from datamodules.noise import profile
+from datamodules.noise.moments import BINS
 from experiments.networks import CLASSICAL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,7 @@ def build_noise(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[
         file, overrides = tmp_path / "profiles.json", [f"noise={name}", f"channels={channels}"]
         if name == "profile":
             kernel = torch.eye(channels)[:, :, None, None].tolist()
-            profile.save(file, {"all": profile.Profile(1, [[0.01] * profile.BINS] * channels, kernel)})
+            profile.save(file, {"all": profile.Profile(1, [[[0.01] * profile.TEXTURES] * BINS] * channels, kernel)})
             overrides.append(f"noise.file={file}")
         return instantiate(compose(*overrides).noise)
 

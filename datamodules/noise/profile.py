@@ -1,7 +1,7 @@
 """Noise as it was measured: files of profiles, which ``python -m experiments.profile`` fits to noisy–clean pairs."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from torch import Tensor
 from datamodules.files import write_text
 from datamodules.images import DataError
 from datamodules.noise.base import Noise, Params, as_range, draw, per_sample, rms
+from datamodules.noise.moments import BINS, FEWEST, bins
 
-BINS = 32  # intensities at which a variance is kept
-FEWEST = 500  # values that a variance is measured from
+TEXTURES = 8  # classes of local deviation, each twice as strong as the one before
 PATCH = 11  # side of the patches whose covariance tells how far the noise of neighbours is alike
 PATCHES = 20_000  # of them, from all the pictures of a profile
-FORMAT = "noise profiles, 1"
+ROUNDS = 5  # in which the groups' strengths are told from what they have in common
+FORMAT = "noise profiles, 2"
 Pair = tuple[Tensor, Tensor]  # noisy and clean, [C, H, W] in [0, 1]
 
 
@@ -29,88 +30,119 @@ class Profile:
 
     Args:
         pixels: that it was fitted to.
-        variance: [C][BINS], of the noise of each channel at the middle of each bin of intensity.
+        variance: [C][BINS][TEXTURES], mean square of the noise of each channel at the middle of each bin of intensity,
+            by the texture of the place.
         kernel: [C][C][K][K]; white noise correlated with it has the covariance of the noise, and variance 1.
     """
 
     pixels: int
-    variance: list[list[float]]
+    variance: list[list[list[float]]]
     kernel: list[list[list[list[float]]]]
 
 
-class Moments:
-    """Count, mean and variance of the noise by channel and bin of intensity, over any number of pictures."""
+class Table:
+    """Count and mean square of the noise by channel, intensity and texture, of pictures that were taken alike.
 
-    def __init__(self, channels: int) -> None:
-        self.sums = np.zeros((3, channels, BINS))  # of ones, of the noise, of its squares
+    Cameras smooth flat places more than edges, and an edge that has moved between two pictures looks like noise: what
+    is found at one intensity can differ tenfold.
 
-    def add(self, noisy: Tensor, clean: Tensor) -> None:
-        """Counts a pair [C, H, W] in."""
-        noise = (noisy - clean).flatten(1).double().numpy()
-        for channel, (where, values) in enumerate(zip(bins(clean).flatten(1).numpy(), noise, strict=True)):
-            for sums, weights in zip(self.sums, (None, values, values**2), strict=True):
-                sums[channel] += np.bincount(where, weights, BINS)
+    Args:
+        pairs: that are counted in, with ``channels`` channels each.
+    """
+
+    def __init__(self, channels: int, pairs: Iterable[Pair] = ()) -> None:
+        self.sums = np.zeros((2, channels, BINS, TEXTURES))  # of ones, and of the squares
+        for noisy, clean in pairs:
+            squares = (noisy - clean).square().flatten(1).double().numpy()
+            places = (bins(clean) * TEXTURES + textures(clean)).flatten(1).numpy()
+            for channel, place in enumerate(places):
+                for sums, weights in zip(self.sums, (None, squares[channel]), strict=True):
+                    sums[channel] += np.bincount(place, weights, BINS * TEXTURES).reshape(BINS, TEXTURES)
 
     @property
     def count(self) -> np.ndarray:
-        """[C, BINS], how many values there are."""
+        """[C, BINS, TEXTURES], how many values there are."""
         return self.sums[0]
 
-    @property
-    def variance(self) -> np.ndarray:
-        """[C, BINS], about the mean of each bin; NaN where there is no value."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.sums[2] / self.sums[0] - (self.sums[1] / self.sums[0]) ** 2
+    def shrunk(self, prior: np.ndarray) -> np.ndarray:
+        """[C, BINS, TEXTURES], the mean square; where there are few values, mostly the prior's."""
+        return (self.sums[1] + FEWEST * prior) / (self.count + FEWEST)
 
-    def curve(self) -> np.ndarray:
-        """[C, BINS], the variance; where there are too few values, between or beside the bins that have enough.
+    def product(self) -> np.ndarray:
+        """[C, BINS, TEXTURES], the nearest one that is a function of intensity times one of texture.
+
+        Either function, where there are too few values, is interpolated between or beside those that have enough.
 
         Raises:
-            DataError: no bin of a channel has.
+            DataError: there are too few everywhere.
         """
-        filled, centres = self.variance, np.arange(BINS)
-        for row, count in zip(filled, self.count, strict=True):
-            if not (enough := count >= FEWEST).any():
-                raise DataError(f"no intensity is met by {FEWEST} values: give more or larger pictures")
-            row[:] = np.interp(centres, centres[enough], row[enough])
-        return filled
-
-    def pooled(self) -> tuple[np.ndarray, np.ndarray]:
-        """Intensity and variance, over all channels, of the bins that have values enough."""
-        count, variance = self.count.sum(0), np.nan_to_num(self.variance * self.count).sum(0)
-        enough = count >= FEWEST
-        return (np.arange(BINS) + 0.5)[enough] / BINS, variance[enough] / count[enough]
-
-
-def bins(clean: Tensor) -> Tensor:
-    """Which bin of intensity each value is in."""
-    return (clean * BINS).long().clamp(0, BINS - 1)
+        by = [np.ones((len(self.count), BINS, 1)), np.ones((len(self.count), 1, TEXTURES))]
+        for step in range(20):  # by turns, which converges
+            axis = 1 + step % 2
+            counts, squares, other = self.count.sum(axis), self.sums[1].sum(axis), by[axis - 1]
+            expected = (self.count * other).sum(axis)
+            for channel, enough in enumerate(counts >= FEWEST):
+                if not enough.any():
+                    raise DataError(f"there are fewer than {FEWEST} values: give more or larger pictures")
+                found = np.maximum(squares[channel, enough], 1e-12) / expected[channel, enough]
+                places = np.arange(len(enough))
+                filled = np.exp(np.interp(places, places[enough], np.log(found)))
+                by[axis % 2][channel] = np.expand_dims(filled, axis - 1)
+        return by[0] * by[1]
 
 
-def fit(pairs: Sequence[Pair]) -> Profile:
-    """The profile of pictures that were taken alike.
+def textures(clean: Tensor) -> Tensor:
+    """[…, C, H, W] → […, 1, H, W], the octave of the deviation of the channels' mean in 3×3 pixels."""
+    grey = clean.mean(-3, keepdim=True)
+    mean, square = (F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) for x in (grey, grey.square()))
+    deviation = 255 * (square - mean.square()).clamp(min=0).sqrt()
+    return (torch.log2(deviation + 0.25) + 2).long().clamp(0, TEXTURES - 1)
 
-    The noise, divided by its deviation at each intensity, is cut into patches; the symmetric root of their covariance,
-    from its principal components, has in its middle rows the kernel that gives white noise that covariance.
+
+def fit(groups: Mapping[str, Sequence[Pair]]) -> dict[str, Profile]:
+    """Group of pictures that were taken alike → its profile.
+
+    What a group has too few values for is taken from all groups together, as strong as the group's noise is.
 
     Args:
-        pairs: [C, H, W] each, all with as many channels, no side below PATCH pixels; gone through twice.
+        groups: pairs [C, H, W], all with as many channels, no side below PATCH pixels; gone through twice.
 
     Raises:
         DataError: too little to fit to.
     """
-    channels = len(pairs[0][1])
-    moments = Moments(channels)
-    for noisy, clean in pairs:
-        moments.add(noisy, clean)
-    curve = moments.curve()
-    deviation = torch.from_numpy(np.sqrt(np.maximum(curve, 1e-12))).float()
+    channels = len(next(iter(groups.values()))[0][1])
+    tables, together = {name: Table(channels, pairs) for name, pairs in groups.items()}, Table(channels)
+    if small := [name for name, table in tables.items() if table.count[0].sum() < FEWEST]:
+        raise DataError(f"{small[0]}: there are fewer than {FEWEST} values: give more or larger pictures")
+    strengths = dict.fromkeys(groups, np.ones((channels, 1, 1)))
+    for _ in range(ROUNDS):
+        together.sums[0] = sum(table.count for table in tables.values())
+        together.sums[1] = sum(table.sums[1] / strengths[name] for name, table in tables.items())
+        prior = together.shrunk(together.product())
+        for name, table in tables.items():
+            squares, expected = (values.sum((1, 2), keepdims=True) for values in (table.sums[1], table.count * prior))
+            strengths[name] = np.maximum(squares, 1e-12) / expected
+    variances = {name: table.shrunk(strengths[name] * prior) for name, table in tables.items()}
+    return {
+        name: Profile(int(tables[name].count[0].sum()), variance.tolist(), kernel(groups[name], variance).tolist())
+        for name, variance in variances.items()
+    }
+
+
+def kernel(pairs: Sequence[Pair], variance: np.ndarray) -> Tensor:
+    """[C, C, PATCH, PATCH], that white noise becomes correlated with as the noise of the pairs is.
+
+    The noise, divided by its deviation, is cut into patches; the symmetric root of their covariance, from its principal
+    components, has in its middle rows the kernel that gives white noise that covariance.
+    """
+    channels, pixels = len(variance), sum(clean[0].numel() for _, clean in pairs)
+    table = torch.from_numpy(np.maximum(variance, 1e-12)).float()[None]
     covariance, total = torch.zeros(channels * PATCH**2, channels * PATCH**2, dtype=torch.float64), 0
     for noisy, clean in pairs:
-        standard = (noisy - clean) / interpolated(deviation[None], clean[None])[0]
+        standard = (noisy - clean) / looked_up(table, clean[None])[0].sqrt()
         standard = standard - standard.mean(dim=(1, 2), keepdim=True)
         # odd, or patches would always lie at the same places of JPEG's blocks
-        step = int((clean[0].numel() * len(pairs) / PATCHES) ** 0.5) | 1
+        step = int((pixels / PATCHES) ** 0.5) | 1
         patches = standard.unfold(1, PATCH, step).unfold(2, PATCH, step)  # [C, rows, columns, PATCH, PATCH]
         patches = patches.permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1).double()  # [N, C · PATCH²]
         covariance += patches.T @ patches
@@ -118,17 +150,15 @@ def fit(pairs: Sequence[Pair]) -> Profile:
     values, components = torch.linalg.eigh(covariance / total)
     root = components * values.clamp(min=0).sqrt() @ components.T
     middle = PATCH**2 // 2 + PATCH**2 * torch.arange(channels)
-    kernel = root[middle]
-    kernel = kernel / kernel.norm(dim=1, keepdim=True)
-    shaped = kernel.view(channels, channels, PATCH, PATCH).float()
-    return Profile(int(moments.count[0].sum()), curve.tolist(), shaped.tolist())
+    rows = root[middle]
+    return (rows / rows.norm(dim=1, keepdim=True)).view(channels, channels, PATCH, PATCH).float()
 
 
-def interpolated(table: Tensor, clean: Tensor) -> Tensor:
-    """Values [B, C, BINS] at the middles of the bins → at the intensities of pictures [B, C, H, W]."""
+def looked_up(table: Tensor, clean: Tensor) -> Tensor:
+    """Values [B, C, BINS, TEXTURES] → [B, C, H, W], at the intensities, between the middles of bins, and textures."""
     place = (clean * BINS - 0.5).clamp(0, BINS - 1)
-    below = place.long().clamp(max=BINS - 2)
-    low, high = (table.gather(2, index.flatten(2)).view_as(clean) for index in (below, below + 1))
+    below, texture, values = place.long().clamp(max=BINS - 2), textures(clean), table.flatten(2)
+    low, high = (values.gather(2, (b * TEXTURES + texture).flatten(2)).view_as(clean) for b in (below, below + 1))
     return torch.lerp(low, high, place - below)
 
 
@@ -156,10 +186,10 @@ def load(path: Path) -> dict[str, Profile]:
 
 
 class ProfileNoise(Noise):
-    """noisy = clean + σ(clean) · field: σ by intensity, the field correlated as the profile says.
+    """noisy = clean + σ(clean) · field: σ by intensity and texture, the field correlated as the profile says.
 
     The noise model of Foi et al. ("Practical Poissonian-Gaussian Noise Modeling and Fitting", IEEE TIP 2008) without
-    its line: the variance at each intensity is what was measured. The field is Gaussian.
+    its line: the variance at each intensity is what was measured, in places as flat or as rough. The field is Gaussian.
 
     Args:
         file: of profiles.
@@ -216,7 +246,7 @@ class ProfileNoise(Noise):
     def variances(self, clean: Tensor, params: Params) -> Tensor:
         """[B, C, H, W], of the noise of each value."""
         table = self.variance.to(clean)[params["group"].to(clean.device)]
-        return interpolated(table, clean) * per_sample(params["strength"], clean).square()
+        return looked_up(table, clean) * per_sample(params["strength"], clean).square()
 
 
 def stacked(tables: Iterable[Any]) -> Tensor:
