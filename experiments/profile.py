@@ -126,7 +126,10 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"data={choice}: profiles are fitted to pairs, which data=pairs has")
     groups = {name: Pairs(items, cfg.channels) for name, items in grouped(splits.train, cfg.data.groups).items()}
     fitted = profile.fit(groups)
-    log.info("\n".join(f"fitted      {name}: {len(pairs)} pictures" for name, pairs in groups.items()))
+    for name, one in fitted.items():
+        log.info(f"fitted      {name}: {len(groups[name])} pictures, σ = {one.sigma:.2f}")
+    parts, pixels = [one.pixels * one.sigma**2 for one in fitted.values()], sum(one.pixels for one in fitted.values())
+    log.info(f"strength    noise=gaussian noise.sigma={(sum(parts) / pixels) ** 0.5:.3f} is as strong as all of them")
     others = grouped([*splits.val, *splits.test], cfg.data.groups)
     if left := sorted(set(others) - set(fitted)):
         log.info(f"not checked {', '.join(left)}: no picture of them was fitted")

@@ -83,7 +83,9 @@ def build_noise(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[
         file, overrides = tmp_path / "profiles.json", [f"noise={name}", f"channels={channels}"]
         if name == "profile":
             kernel = torch.eye(channels)[:, :, None, None].tolist()
-            profile.save(file, {"all": profile.Profile(1, [[[0.01] * profile.TEXTURES] * BINS] * channels, kernel)})
+            profile.save(
+                file, {"all": profile.Profile(1, 25.5, [[[0.01] * profile.TEXTURES] * BINS] * channels, kernel)}
+            )
             overrides.append(f"noise.file={file}")
         return instantiate(compose(*overrides).noise)
 

@@ -75,6 +75,8 @@ def test_a_fit_finds_the_variance_at_each_intensity_whatever_the_texture(pairs, 
         mean = (row * values).sum(1)[inside] / values.sum(1)[inside]
         assert np.polyfit(centres[inside], mean, 1) == pytest.approx([0.004, 0.0004], rel=0.1, abs=1e-4)
     assert fitted.pixels == 12 * 160**2
+    noise = torch.cat([(noisy - clean).flatten() for noisy, clean in pairs])
+    assert fitted.sigma == pytest.approx(255 * noise.square().mean().sqrt().item(), rel=1e-5)
 
 
 def test_texture_is_the_octave_of_local_deviation():

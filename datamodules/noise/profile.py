@@ -30,12 +30,14 @@ class Profile:
 
     Args:
         pixels: that it was fitted to.
+        sigma: root-mean-square noise of these, on the 0–255 scale.
         variance: [C][BINS][TEXTURES], mean square of the noise of each channel at the middle of each bin of intensity,
             by the texture of the place.
         kernel: [C][C][K][K]; white noise correlated with it has the covariance of the noise, and variance 1.
     """
 
     pixels: int
+    sigma: float
     variance: list[list[list[float]]]
     kernel: list[list[list[list[float]]]]
 
@@ -122,11 +124,12 @@ def fit(groups: Mapping[str, Sequence[Pair]]) -> dict[str, Profile]:
         for name, table in tables.items():
             squares, expected = (values.sum((1, 2), keepdims=True) for values in (table.sums[1], table.count * prior))
             strengths[name] = np.maximum(squares, 1e-12) / expected
-    variances = {name: table.shrunk(strengths[name] * prior) for name, table in tables.items()}
-    return {
-        name: Profile(int(tables[name].count[0].sum()), variance.tolist(), kernel(groups[name], variance).tolist())
-        for name, variance in variances.items()
-    }
+    profiles = {}
+    for name, table in tables.items():
+        variance, pixels = table.shrunk(strengths[name] * prior), int(table.count[0].sum())
+        sigma = 255 * float(table.sums[1].sum() / table.count.sum()) ** 0.5
+        profiles[name] = Profile(pixels, sigma, variance.tolist(), kernel(groups[name], variance).tolist())
+    return profiles
 
 
 def kernel(pairs: Sequence[Pair], variance: np.ndarray) -> Tensor:
