@@ -8,7 +8,7 @@ from conftest import choices
 from datamodules import seeds
 from datamodules.noise.gaussian import GaussianNoise
 from datamodules.noise.impulse import SaltAndPepperNoise
-from datamodules.noise.poisson_gaussian import PoissonGaussianNoise
+from datamodules.noise.poisson_gaussian import PoissonGaussianNoise, photons
 from datamodules.realisation import ContentSeeded, Kair
 
 
@@ -99,6 +99,23 @@ def test_poisson_gaussian_variance_is_its_line(gain, read):
     average = 0.5 * gain + (read / 255) ** 2  # a standard error is 0.3 % of it for the slope, 0.2 % for the intercept
     assert slope == pytest.approx(gain, abs=max(0.02 * gain, 0.015 * average))
     assert intercept == pytest.approx((read / 255) ** 2, abs=0.01 * average)
+
+
+def test_photons_are_the_same_from_any_number_of_threads():
+    before, drawn = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            torch.manual_seed(5)
+            drawn.append(photons(torch.full((5, 1, 60, 60), 7.0)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(drawn[0], other) for other in drawn[1:])
+    samples = drawn[0].flatten(1)
+    assert (torch.corrcoef(samples) - torch.eye(5)).abs().max() < 0.06
+    assert samples.mean().item() == pytest.approx(7, abs=0.1)
+    assert samples.var().item() == pytest.approx(7, abs=0.3)
+    assert not torch.equal(photons(torch.full((5, 1, 60, 60), 7.0)), drawn[0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
