@@ -382,6 +382,7 @@ def test_checksums_are_what_sha256sum_reads(run):
     assert done.stdout.count(": OK") == 3
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(tmp_path):
     for name, extra in [("one", []), ("two", ["trainer=ddp", "trainer.devices=2"])]:
         arguments = ["trainer.accelerator=cpu", "model=median", "channels=1", f"run_dir={tmp_path / name}"]

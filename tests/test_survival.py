@@ -354,7 +354,7 @@ def test_a_number_that_is_not_finite_ends_the_run_before_it_is_learned_from(smal
 
 def test_a_disk_that_takes_no_checkpoint_is_found_before_the_first_step(small, tmp_path):
     command = [sys.executable, "train.py", *small, "model.num_features=32", f"run_dir={tmp_path / 'r'}"]
-    limited = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command]
+    limited = ["sh", "-c", 'ulimit -f 16; exec "$@"', "sh", *command]
     process = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert process.returncode == 2, process.stderr
     assert "trial.ckpt cannot be written (File too large)" in process.stderr

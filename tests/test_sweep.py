@@ -133,13 +133,20 @@ def test_every_end_has_its_reason(tmp_path, code, log, oom, said):
 # --- sweeps that run --------------------------------------------------------------------------------------------------
 
 
+def test_a_failed_job_stops_no_other_and_is_named(tmp_path):
+    kinds = "callbacks.trouble.kind=raise,fine"
+    done = command("train.py", *QUICK, TROUBLE, kinds, at(tmp_path / "s"), **PATH)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "exit code 1: RuntimeError: a mistake of somebody's" in done.stdout
+    assert "1 of 2 cells are done" in done.stdout
+    assert states(tmp_path / "s") == {"callbacks.trouble.kind=fine": "done", "callbacks.trouble.kind=raise": "failed"}
+    assert len(rows(tmp_path / "s")) == 1
+
+
+@pytest.mark.slow
 def test_a_sweep_does_what_is_left_and_no_other(tmp_path):
     kinds = "callbacks.trouble.kind=fine,raise"
-    first = command("train.py", *QUICK, TROUBLE, kinds, at(tmp_path / "s"), **PATH)
-    assert first.returncode == 3, first.stdout + first.stderr
-    assert "RuntimeError: a mistake of somebody's" in first.stdout
-    assert "1 of 2 cells are done" in first.stdout
-    assert states(tmp_path / "s") == {"callbacks.trouble.kind=fine": "done", "callbacks.trouble.kind=raise": "failed"}
+    command("train.py", *QUICK, TROUBLE, kinds, at(tmp_path / "s"), **PATH)
     more = command("train.py", *QUICK, TROUBLE, f"{kinds},new", at(tmp_path / "s"), ALL_IS_WELL="1", **PATH)
     assert more.returncode == 0, more.stdout + more.stderr
     assert "3 cells, 1 done before" in more.stdout
@@ -168,6 +175,7 @@ def until(condition, seconds=60):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_every_job_and_a_killed_driver_leaves_jobs_that_are_recognised(tmp_path):
     folder = tmp_path / "s"
     arguments = (*QUICK, TROUBLE, "callbacks.trouble.kind=wait", "seed=0,1", "hydra.launcher.jobs=2", at(folder))

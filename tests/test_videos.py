@@ -261,6 +261,7 @@ def test_a_run_learns_from_clips_and_says_of_each_frame_how_well_it_is_cleaned(t
     assert [path.name for path in (tmp_path / "r" / "pictures" / "test" / "street").iterdir()] == ["frame17"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_rows_of_one(tmp_path):
     for folder, seed in (("train", 0), ("val", 1), ("test/a", 2), ("test/b", 3), ("test/c", 4)):
         put(tmp_path / folder, 2 + seed, seed=seed)
