@@ -15,7 +15,7 @@ train: .venv/core  ## the main job; make train ARGS="model=dncnn noise=sigma50"
 test: lint  ## lint, types and tests
 	$(BIN)/pytest $(ARGS)
 
-test-slow: .venv/dev  ## the tests that take half a minute and more each (5 minutes)
+test-slow: .venv/dev  ## the tests that take half a minute and more each (10 minutes)
 	$(BIN)/pytest -m slow $(ARGS)
 
 lint: .venv/dev  ## lint and types alone

@@ -275,6 +275,7 @@ def preset(pictures, *training):
     ]
 
 
+@pytest.mark.slow
 def test_a_preset_trains_evaluates_compares_and_goes_on(monkeypatch, capfd, tmp_path, pictures):
     folder = tmp_path / "c"
     arguments = [*preset(pictures), f"run_dir={folder}"]
