@@ -1,6 +1,7 @@
 """What the tests share: configurations composed as the command line composes them, and real data where it is there."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ REAL_DATA = Path(os.environ.get("DENOISERS_DATA", ROOT.parent / "shared" / "data
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 torch.set_num_threads(THREADS)
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the commands that tests start
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; what tests start would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def choices(group: str) -> list[str]:
