@@ -177,7 +177,7 @@ def in_order(items: Sequence[Item]) -> list[Item]:
 
     def key(item: Item) -> tuple[str, list[str | int], str]:
         video, _, frame = item.name.rpartition("/")
-        return video, [int(part_) if part_.isdigit() else part_ for part_ in re.split(r"(\d+)", frame)], frame
+        return video, [int(part_) if part_.isdecimal() else part_ for part_ in re.split(r"(\d+)", frame)], frame
 
     return sorted(named_, key=key)
 

@@ -9,7 +9,8 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.cli import UserError, check, near
 from experiments.console import StdoutHandler
+from experiments.resume import key_of
 from experiments.sweep import Cell, Ledger, fingerprint, opened
 
 log = logging.getLogger(__name__)
@@ -74,23 +76,19 @@ class Isolated(Launcher):
         self.threads, self.memory = threads, memory
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.context, self.config, self.verb = hydra_context, config, task_function
+        self.context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs what is not done; ends with exit code 3 if a job has failed."""
         from experiments import pool
         from experiments.board import Board
 
-        heard = logging.getLogger("experiments")
-        heard.setLevel(logging.INFO)
-        heard.addHandler(StdoutHandler())
-        heard.propagate = False  # or Hydra would say it again
         typed = [[word for word in job if not word.startswith("hydra")] for job in job_overrides]
         cells, configs = self.cells(typed)
         places = pool.places(self.jobs, self.jobs_per_gpu, self.gpus_per_job, self.threads)
         folder = Path(self.config.hydra.sweep.dir)
-        axes = [key for key in keys(typed[0]) if len({value_of(job, key) for job in typed}) > 1]
-        with opened(folder, program(), swept(self.config) or axes) as ledger:
+        axes, _ = parted(self.config.hydra.overrides.task)
+        with heard(), opened(folder, program(), axes) as ledger:
             ledger.add(cells)
             left = [cell for cell in cells if ledger.state(cell) != "done"]
             log.info(
@@ -178,14 +176,20 @@ def program() -> list[str]:
     return [str(Path(sys.argv[0]).resolve())]
 
 
-def key_of(word: str) -> str:
-    """``+a.b=c`` → ``a.b``."""
-    return word.partition("=")[0].lstrip("+~")
-
-
-def keys(job: Sequence[str]) -> list[str]:
-    """The keys of a job's overrides."""
-    return [key_of(word) for word in job]
+@contextmanager
+def heard() -> Iterator[None]:
+    """What this project logs is printed, once: Hydra has handlers of its own for a sweep."""
+    logger, handler = logging.getLogger("experiments"), StdoutHandler()
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def value_of(job: Sequence[str], key: str) -> str:
@@ -193,19 +197,18 @@ def value_of(job: Sequence[str], key: str) -> str:
     return next((word.partition("=")[2] for word in job if key_of(word) == key), "")
 
 
-def swept(config: DictConfig) -> list[str]:
-    """The keys that are typed with several values."""
-    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    return [override.get_key_element().lstrip("+~") for override in parsed if override.is_sweep_override()]
+def parted(task: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is typed: the keys with several values, and the overrides that all cells share."""
+    parsed = OverridesParser.create().parse_overrides(list(task))
+    axes = [override.get_key_element().lstrip("+~") for override in parsed if override.is_sweep_override()]
+    return axes, [override.input_line or "" for override in parsed if not override.is_sweep_override()]
 
 
 def name_of_sweep(task: Sequence[str]) -> str:
     """The axes of a sweep and a hash of what its cells share: the same where cells are added."""
-    parsed = OverridesParser.create().parse_overrides(list(task))
-    axes = [override.get_key_element().lstrip("+~") for override in parsed if override.is_sweep_override()]
-    fixed = sorted(override.input_line or "" for override in parsed if not override.is_sweep_override())
+    axes, fixed = parted(task)
     name = "-".join(axis.rpartition(".")[2] for axis in axes) or "single"
-    return f"{name}-{hashlib.sha256(json.dumps([axes, fixed]).encode()).hexdigest()[:6]}"
+    return f"{name}-{hashlib.sha256(json.dumps([axes, sorted(fixed)]).encode()).hexdigest()[:6]}"
 
 
 def returned(ledger: Ledger, cell: Cell, cfg: DictConfig) -> JobReturn:

@@ -53,9 +53,8 @@ def compared(profiles: "dict[str, Profile]", found: "dict[str, Table]") -> Any:
 
     from datamodules.noise.moments import BINS
 
-    known = {name: table for name, table in found.items() if name in profiles}
-    predicted = sum((table.count * np.array(profiles[name].variance)).sum(-1) for name, table in known.items())
-    count, squares = (sum(table.sums[part].sum(-1) for table in known.values()) for part in (0, 1))
+    predicted = sum((table.count * np.array(profiles[name].variance)).sum(-1) for name, table in found.items())
+    count, squares = (sum(table.sums[part].sum(-1) for table in found.values()) for part in (0, 1))
     rows = []
     names = [*range(len(count)), "all"]
     for channel, *sums in zip(names, *([*t, t.sum(0)] for t in (count, predicted, squares)), strict=True):
@@ -133,6 +132,9 @@ def main(cfg: DictConfig) -> None:
     others = grouped([*splits.val, *splits.test], cfg.data.groups)
     if left := sorted(set(others) - set(fitted)):
         log.info(f"not checked {', '.join(left)}: no picture of them was fitted")
+    others = {name: items for name, items in others.items() if name in fitted}
+    if not others:
+        raise UserError("data.groups: no group has pictures both to fit and to check; group by less, or split anew")
     tables = {name: profile.Table(cfg.channels, Pairs(items, cfg.channels)) for name, items in others.items()}
     rows = compared(fitted, tables).query("share >= @SHARE")
     run_dir = near(HydraConfig.get().runtime.output_dir)

@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.files import replacing, write_text
-from denoisers.module import DenoisingModule
+from denoisers.module import DenoisingModule, frames
 from experiments import provenance
 
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ class Rows(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         about = zip(batch["name"], batch["set"], batch["own_noise"], batch["realisation"], strict=True)
-        rows, levels = [], batch["level"].flatten(0, -4)
+        rows, levels = [], frames(batch["level"])
         for index, (name, set_name, own_noise, realisation) in enumerate(about):
             noise = "none" if own_noise else self.noise
             row = label(name, set_name, noise, levels[index], self.protocol, realisation)
@@ -60,14 +60,14 @@ class Rows(L.Callback):
         self._batches.append(rows)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        shares = [self._batches]
+        self.rows = [row for rows in self._batches for row in rows]
         if trainer.world_size > 1:
-            shares = [[] for _ in range(trainer.world_size)]
+            shares: list[list[list[Row]]] = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(shares, self._batches)
-        unique: dict[tuple[str, str, int], Row] = {}  # ranks may share the last images
-        for row in (row for step in zip(*shares, strict=True) for rows in step for row in rows):  # in their own order
-            unique.setdefault((row["set"], row["image"], row["realisation"]), row)
-        self.rows = list(unique.values())
+            unique: dict[tuple[str, str, int], Row] = {}
+            for row in (row for step in zip(*shares, strict=True) for rows in step for row in rows):  # their own order
+                unique.setdefault((row["set"], row["image"], row["realisation"]), row)
+            self.rows = list(unique.values())
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
             for logger in trainer.loggers:

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from datamodules.files import replacing
 from denoisers.metrics import Score, saved
+from denoisers.module import frames
 
 ERROR_GAIN = 5
 ZOOM = 4  # of the detail, which is as many times smaller than the picture
@@ -151,4 +152,4 @@ class Strips(L.Callback):
 def views_of(batch: Mapping[str, Any], estimate: Tensor) -> Views:
     """The first image of a batch, or the first frame of its clip, and the estimate."""
     views = {"clean": batch["clean"], "noisy": batch["noisy"], "estimate": estimate}
-    return {view: images.flatten(0, -4)[0] for view, images in views.items()}
+    return {view: frames(images)[0] for view, images in views.items()}
