@@ -9,7 +9,7 @@ import importlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -37,9 +37,16 @@ MODULE = "hydra_plugins.denoisers"  # Hydra takes plugins of no other package
 
 
 class Combinations(Sweeper):
-    """All combinations of what is typed, in one batch, which the launcher looks at as a whole."""
+    """All combinations, in one batch, which the launcher looks at as a whole.
+
+    Args:
+        params: key → its values, as they would be typed; what is typed counts instead.
+    """
 
     __module__ = MODULE
+
+    def __init__(self, *, params: dict[str, str] | None = None) -> None:
+        self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
@@ -48,7 +55,8 @@ class Combinations(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(arguments)
+        words = with_params(arguments, self.params)
+        parsed = OverridesParser.create(config_loader=self.context.config_loader).parse_overrides(words)
         [batch] = BasicSweeper.split_arguments(parsed, None)
         return self.jobs.launch(batch, initial_job_idx=0)
 
@@ -87,7 +95,7 @@ class Isolated(Launcher):
         cells, configs = self.cells(typed)
         places = pool.places(self.jobs, self.jobs_per_gpu, self.gpus_per_job, self.threads)
         folder = Path(self.config.hydra.sweep.dir)
-        axes, _ = parted(self.config.hydra.overrides.task)
+        axes, _ = parted(with_params(self.config.hydra.overrides.task, self.config.hydra.sweeper.params))
         with heard(), opened(folder, program(), axes) as ledger:
             ledger.add(cells)
             left = [cell for cell in cells if ledger.state(cell) != "done"]
@@ -165,7 +173,7 @@ def hand_over() -> None:
     package.denoisers = sys.modules[MODULE] = sys.modules[__name__]  # type: ignore[attr-defined]
     for plugin in (Combinations, Isolated):
         Plugins.instance().register(plugin)
-    OmegaConf.register_new_resolver("sweep", lambda task: name_of_sweep(list(task)), replace=True)
+    OmegaConf.register_new_resolver("sweep", lambda *said: name_of_sweep(with_params(*said)), replace=True)
 
 
 def program() -> list[str]:
@@ -195,6 +203,12 @@ def heard() -> Iterator[None]:
 def value_of(job: Sequence[str], key: str) -> str:
     """What a job's overrides say of a key."""
     return next((word.partition("=")[2] for word in job if key_of(word) == key), "")
+
+
+def with_params(typed: Sequence[str], params: Mapping[str, Any] | None) -> list[str]:
+    """What a preset sweeps over, in its order, with what is typed in its place and after it."""
+    chosen = {key: f"{key}={values}" for key, values in (params or {}).items()}
+    return list((chosen | {key_of(word): word for word in typed}).values())
 
 
 def parted(task: Sequence[str]) -> tuple[list[str], list[str]]:

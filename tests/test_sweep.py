@@ -78,6 +78,12 @@ def test_a_sweep_of_the_same_axes_and_fixed_values_has_the_same_name():
     assert one != launcher.name_of_sweep(["model=a,b", "loss=x,y", "seed=3"])
 
 
+def test_what_is_typed_counts_instead_of_what_a_preset_sweeps_over():
+    params = {"model": "a,b", "loss": "c,d"}
+    assert launcher.with_params(["seed=1", "loss=e"], params) == ["model=a,b", "loss=e", "seed=1"]
+    assert launcher.with_params(["seed=1"], {}) == ["seed=1"]
+
+
 def refused(folder, program, axes, said):
     with pytest.raises(UserError, match=said), sweep.opened(folder, program, axes):
         pass
