@@ -71,9 +71,9 @@ def command(
             begun = False
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of exiting with 1
             logging.raiseExceptions = False  # a log that cannot be written is not the user's worry
-            from experiments import launcher
+            from experiments.sweeps import plugins
 
-            launcher.hand_over()
+            plugins.hand_over()
             try:
                 sys.argv[1:] = arguments(sys.argv[1:])
                 with signals.handled():

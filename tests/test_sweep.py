@@ -14,8 +14,9 @@ from command_line import call, command
 from conftest import ROOT
 
 import train
-from experiments import launcher, pool, sweep
 from experiments.cli import UserError
+from experiments.sweeps import cells, local, pool
+from experiments.sweeps import ledger as ledgers
 
 QUICK = ("-m", "model=identity", "channels=3", "trainer=cpu")
 TROUBLE = "+callbacks.trouble={_target_: trouble.Trouble, kind: none}"
@@ -71,31 +72,31 @@ def test_what_cannot_run_is_named_before_anything_runs(tmp_path, monkeypatch, ca
 
 
 def test_a_sweep_of_the_same_axes_and_fixed_values_has_the_same_name():
-    one = launcher.name_of_sweep(["model=a,b", "noise=x,y", "seed=3"])
-    assert one == launcher.name_of_sweep(["model=a,b,c", "noise=y,z", "seed=3"])
+    one = cells.name_of_sweep(["model=a,b", "noise=x,y", "seed=3"])
+    assert one == cells.name_of_sweep(["model=a,b,c", "noise=y,z", "seed=3"])
     assert one.startswith("model-noise-")
-    assert one != launcher.name_of_sweep(["model=a,b", "noise=x,y", "seed=4"])
-    assert one != launcher.name_of_sweep(["model=a,b", "loss=x,y", "seed=3"])
+    assert one != cells.name_of_sweep(["model=a,b", "noise=x,y", "seed=4"])
+    assert one != cells.name_of_sweep(["model=a,b", "loss=x,y", "seed=3"])
 
 
 def test_what_is_typed_counts_instead_of_what_a_preset_sweeps_over():
     params = {"model": "a,b", "loss": "c,d"}
-    assert launcher.with_params(["seed=1", "loss=e"], params) == ["model=a,b", "loss=e", "seed=1"]
-    assert launcher.with_params(["seed=1"], {}) == ["seed=1"]
+    assert cells.with_params(["seed=1", "loss=e"], params) == ["model=a,b", "loss=e", "seed=1"]
+    assert cells.with_params(["seed=1"], {}) == ["seed=1"]
 
 
 def refused(folder, program, axes, said):
-    with pytest.raises(UserError, match=said), sweep.opened(folder, program, axes):
+    with pytest.raises(UserError, match=said), ledgers.opened(folder, program, axes):
         pass
 
 
 def test_a_folder_of_another_sweep_is_refused(tmp_path):
     folder, mine = tmp_path / "s", (["train.py"], ["model"])
-    with sweep.opened(folder, *mine) as found:
-        found.add([sweep.Cell(("model=a",), "f", "model=a", 3)])
+    with ledgers.opened(folder, *mine) as found:
+        found.add([ledgers.Cell(("model=a",), "f", "model=a", 3)])
     refused(folder, ["train.py"], ["seed"], "belongs to another sweep, of train.py over model; this one is .*seed")
     refused(folder, ["evaluate.py"], ["model"], "belongs to another sweep")
-    with sweep.opened(folder, *mine) as found:
+    with ledgers.opened(folder, *mine) as found:
         assert found.entries["f"].overrides == ["model=a"]
         refused(folder, *mine, "another process runs this sweep")
     (folder / "ledger.json").write_text("{")
@@ -107,33 +108,34 @@ def test_a_folder_of_another_sweep_is_refused(tmp_path):
 
 def test_places_share_out_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    assert len(pool.places(None, 1, 1, None)) == 4
-    assert pool.places(3, 1, 1, None) == [{"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "5"}] * 3
+    assert len(local.places(None, 1, 1, None)) == 4
+    assert local.places(3, 1, 1, None) == [{"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "5"}] * 3
     monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
-    assert [p["CUDA_VISIBLE_DEVICES"] for p in pool.places(None, 1, 2, None)] == ["0,1", "2,3"]
-    shared = pool.places(None, 2, 1, 3)
+    assert [p["CUDA_VISIBLE_DEVICES"] for p in local.places(None, 1, 2, None)] == ["0,1", "2,3"]
+    shared = local.places(None, 2, 1, 3)
     assert [p["CUDA_VISIBLE_DEVICES"] for p in shared] == [str(n // 2) for n in range(10)]
     assert shared[0]["OMP_NUM_THREADS"] == "3"
     for wrong in ((None, 2, 2, None), (None, 1, 6, None)):
         with pytest.raises(UserError, match="there are 5 GPUs"):
-            pool.places(*wrong)
+            local.places(*wrong)
 
 
 @pytest.mark.parametrize(
-    ("code", "log", "oom", "said"),
+    ("code", "log", "remark", "said"),
     [
-        (1, "Traceback\n  File x\nValueError: no\n", False, "exit code 1: ValueError: no"),
-        (2, "error: what\n  more\n╰───╯\n", False, "exit code 2: more"),
-        (-9, "step 3\n", False, "killed (SIGKILL)"),
-        (-9, "step 3\n", True, "killed for want of memory"),
-        (1, "DefaultCPUAllocator: can't allocate memory\n", False, "out of memory: DefaultCPUAllocator"),
-        (-11, "", False, "killed (SIGSEGV)"),
-        (1, "", False, "exit code 1: it printed nothing"),
+        (1, "Traceback\n  File x\nValueError: no\n", None, "exit code 1: ValueError: no"),
+        (2, "error: what\n  more\n╰───╯\n", None, "exit code 2: more"),
+        (-9, "step 3\n", None, "killed (SIGKILL)"),
+        (-9, "step 3\n", "killed for want of memory", "killed for want of memory"),
+        (1, "DefaultCPUAllocator: can't allocate memory\n", None, "out of memory: DefaultCPUAllocator"),
+        (-9, "out of memory\n--- python train.py\nstep 3\n", None, "killed (SIGKILL)"),
+        (-11, "", None, "killed (SIGSEGV)"),
+        (1, "", None, "exit code 1: it printed nothing"),
     ],
 )
-def test_every_end_has_its_reason(tmp_path, code, log, oom, said):
+def test_every_end_has_its_reason(tmp_path, code, log, remark, said):
     (tmp_path / "job.log").write_text(log)
-    assert pool.reason(code, tmp_path / "job.log", oom).startswith(said)
+    assert pool.reason(code, tmp_path / "job.log", remark).startswith(said)
 
 
 # --- sweeps that run --------------------------------------------------------------------------------------------------
@@ -188,25 +190,25 @@ def test_ctrl_c_stops_every_job_and_a_killed_driver_leaves_jobs_that_are_recogni
     running = [folder / "0", folder / "1"]
 
     def waits(job):
-        return (job / "config.yaml").exists() and sweep.pids_of(job)
+        return (job / "config.yaml").exists() and ledgers.pids_of(job)
 
     driver = started(*arguments, **PATH)
     until(lambda: all(map(waits, running)))
     driver.send_signal(signal.SIGINT)
     out, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, out
-    assert not any(sweep.pids_of(job) for job in running)
+    assert not any(ledgers.pids_of(job) for job in running)
     assert {entry["state"] for entry in ledger(folder)["jobs"].values()} == {"interrupted"}
 
     driver = started(*arguments, **PATH)
     until(lambda: all(map(waits, running)))
     driver.kill()
     driver.communicate()
-    [[pid], [other]] = [sweep.pids_of(job) for job in running]
+    [[pid], [other]] = [ledgers.pids_of(job) for job in running]
     os.kill(other, signal.SIGKILL)
     driver = started(*arguments, ALL_IS_WELL="1", **PATH)
     until(lambda: (folder / "1" / "summary.json").exists())
-    assert sweep.pids_of(running[0]) == [pid]  # nobody has started it twice
+    assert ledgers.pids_of(running[0]) == [pid]  # nobody has started it twice
     os.kill(pid, signal.SIGTERM)
     out, _ = driver.communicate(timeout=60)
     assert driver.returncode == 3, out

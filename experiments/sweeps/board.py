@@ -1,10 +1,8 @@
 """What the terminal shows of a sweep: a live table, or, where there is no terminal, a line for each change."""
 
-import csv
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Container, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -12,12 +10,12 @@ from rich.live import Live
 from rich.table import Table
 
 from experiments.callbacks import duration
-from experiments.pool import Running
-from experiments.sweep import Cell, Ledger
+from experiments.sweeps import progress
+from experiments.sweeps.ledger import Cell, Ledger
 
 log = logging.getLogger(__name__)
 EVERY = 1.0  # seconds between looks into the jobs' folders
-STYLES = {"running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow"}
+STYLES = {"running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow", "pruned": "dim"}
 
 
 class Board:
@@ -26,14 +24,15 @@ class Board:
     Args:
         ledger: of the sweep.
         cells: that are shown.
-        running: fingerprint → job, of those that run at the moment.
+        running: the fingerprints of those that run at the moment.
     """
 
-    def __init__(self, ledger: Ledger, cells: Sequence[Cell], running: Mapping[str, Running]) -> None:
+    def __init__(self, ledger: Ledger, cells: Sequence[Cell], running: Container[str]) -> None:
         self.ledger, self.cells, self.running = ledger, cells, running
         self.console = Console()
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.seen = {cell.fingerprint: ledger.state(cell) for cell in cells}
+        self.first: dict[str, tuple[float, int]] = {}  # when a cell was first seen at work, and its step then
         self.looked = 0.0
 
     def __enter__(self) -> "Board":
@@ -55,7 +54,7 @@ class Board:
             return
         self.looked = time.monotonic()
         for cell in self.cells:
-            if (state := self.ledger.state(cell)) != self.seen[cell.fingerprint]:
+            if (state := self.ledger.state(cell)) != self.seen.get(cell.fingerprint):
                 self.seen[cell.fingerprint] = state
                 if self.live is None:
                     self.line(cell, state)
@@ -65,8 +64,8 @@ class Board:
     def line(self, cell: Cell, state: str) -> None:
         """Logs a change."""
         entry = self.ledger.entries[cell.fingerprint]
-        _, psnr = progress(self.ledger.folder_of(cell))
-        more = f": {entry.reason}" if entry.reason else f", validation PSNR {psnr:.2f}" if psnr else ""
+        _, psnr = progress.read(self.ledger.folder_of(cell))
+        more = f": {entry.reason}" if entry.reason else f", validation PSNR {psnr[-1][1]:.2f}" if psnr else ""
         log.info(f"{state:<12}{entry.number}: {cell.title}{more}")
 
     def table(self) -> Table:
@@ -74,30 +73,17 @@ class Board:
         table = Table("job", "cell", "state", "step", "PSNR", "left", box=None, title_justify="left")
         for cell in self.cells:
             entry, state = self.ledger.entries[cell.fingerprint], self.seen[cell.fingerprint]
-            step, psnr = progress(self.ledger.folder_of(cell)) if state != "waiting" else (0, None)
-            running = self.running.get(cell.fingerprint)
-            left = ""
-            if running and step and cell.steps and running.process:
-                passed = time.monotonic() - running.began
-                left = duration(passed / step * max(cell.steps - step, 0))
+            step, psnr = progress.read(self.ledger.folder_of(cell)) if state != "waiting" else (0, [])
             shown = f"{step:,}" + (f" of {cell.steps:,}" if cell.steps else "") if step else ""
-            reason = entry.reason if state == "failed" else ""
-            row = [str(entry.number), cell.title, state, shown, f"{psnr:.2f}" if psnr else "", left or reason or ""]
+            more = entry.reason or "" if state == "failed" else self.left(cell, step)
+            row = [str(entry.number), cell.title, state, shown, f"{psnr[-1][1]:.2f}" if psnr else "", more]
             table.add_row(*row, style=STYLES.get(state))
         return table
 
-
-def progress(folder: Path) -> tuple[int, float | None]:
-    """The last step that a job has logged, and its last validation PSNR."""
-    files = sorted(folder.rglob("metrics.csv"))
-    if not files:
-        return 0, None
-    step, psnr = 0, None
-    try:
-        with files[-1].open(newline="") as file:
-            for row in csv.DictReader(file):
-                step = max(step, int(row.get("step") or 0) + 1)
-                psnr = float(row["val/psnr"]) if row.get("val/psnr") else psnr
-    except (OSError, ValueError):
-        return step, psnr
-    return step, psnr
+    def left(self, cell: Cell, step: int) -> str:
+        """How long a cell will take to its last step, by its pace since it was first seen at work."""
+        if cell.fingerprint not in self.running or not step or not cell.steps:
+            return ""
+        since, before = self.first.setdefault(cell.fingerprint, (time.monotonic(), step))
+        made = step - before
+        return duration((time.monotonic() - since) / made * max(cell.steps - step, 0)) if made else ""
