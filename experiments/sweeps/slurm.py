@@ -117,7 +117,7 @@ class Slurm:
         try:
             self.executor = submitit.AutoExecutor(folder=self.folder, cluster=cluster, **options)
             self.executor.update_parameters(**parameters)
-        except (RuntimeError, ValueError, NameError, TypeError) as error:
+        except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
             raise UserError(f"hydra.launcher: {error}") from error
         self.queue = Queue() if cluster == "slurm" else None
         self.tasks = parameters.get("nodes", 1) * parameters.get("tasks_per_node", 1)

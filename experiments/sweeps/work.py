@@ -19,6 +19,7 @@ from experiments.signals import ENDING
 
 LOG = "job.log"
 BEGIN = "--- "  # of the line in it that says what is started
+POLL = 0.2  # seconds between looks at the process
 PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent has died
 
 
@@ -83,7 +84,8 @@ class Work:
         """
         process = self.start(bound=True)
         try:
-            code = process.wait()
+            while (code := process.poll()) is None:  # Ray's interrupt would not end a wait
+                time.sleep(POLL)
             if code - 128 in ENDING:  # SLURM takes the machine away: it tells the job first, then who called it
                 time.sleep(self.patience)
             return code
