@@ -1,15 +1,17 @@
 """Weights & Biases: what a run leaves there, read back; a server that fails; the workspace of a sweep."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_line import command
+from command_line import call, command
 from outages import FAULTS, TASK, server, train
+from wandb_server import serving
 
-from experiments import wandb_logger
+from experiments import wandb_logger, workspace
 from experiments.results import read_rows
 
 
@@ -40,7 +42,7 @@ def resumed(tmp_path_factory):
 
 
 def test_a_run_has_its_group_axes_curves_pictures_and_table(resumed):
-    folder, [run, _] = resumed
+    _, [run, _] = resumed
     [about] = records(run, "run")
     assert (about["project"], about["run_group"]) == ("denoisers", "model-loss-abc")
     config = records(run, "config")[0]["update"]
@@ -84,6 +86,52 @@ def test_a_call_is_left_to_itself_after_its_time(monkeypatch):
     with pytest.raises(KeyError, match="x"):
         wandb_logger.within(1, lambda: {}["x"])
     never.set()
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, resumed):
+    """A sweep's folder with one run in it, and nobody who is logged in."""
+    folder = tmp_path / "model-loss-abc"
+    shutil.copytree(resumed[0], folder / "0", symlinks=True)
+    (folder / "ledger.json").write_text(json.dumps({"axes": ["model", "model.num_layers", "experiment", "seed"]}))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    return folder
+
+
+def test_a_workspace_is_shown_without_an_account(sweep, monkeypatch, capfd):
+    pytest.importorskip("wandb_workspaces")
+    code, printed = call(monkeypatch, capfd, workspace.main, sweep)
+    assert code == 0, printed
+    for said in ("no API key", "project denoisers", "model-loss-abc", "Curves: 9 panels", "Test: 6 panels"):
+        assert said in printed
+    for said in ("validation PSNR (dB) by axes.model", "sample SSIM by model.num_layers", "test/chelsea", "val/coffee"):
+        assert said in printed
+    assert f"wandb sync {sweep}/*/wandb/offline-run-*" in printed
+
+
+@pytest.mark.slow
+def test_a_workspace_is_saved_with_an_account(sweep):
+    pytest.importorskip("wandb_workspaces")
+    with serving() as running:
+        arguments = ["-m", "experiments.workspace", sweep, "patience=100.0"]
+        done = command(*arguments, **running.environment)
+        [sent] = running.variables("UpsertView2")
+    assert done.returncode == 0, done.stderr
+    assert f"{running.environment['WANDB_BASE_URL']}/lab/denoisers?nw=" in done.stdout
+    assert (sent["entityName"], sent["projectName"]) == ("lab", "denoisers")
+    spec = json.loads(sent["spec"])["section"]
+    assert "model-loss-abc" in json.dumps(spec["runSets"][0]["filters"])
+    panels = [panel for section in spec["panelBankConfig"]["sections"] for panel in section["panels"]]
+    assert len(panels) == 9 + 6 + 2
+    assert panels[0]["config"]["metrics"] == ["val/psnr"]
+
+
+def test_a_workspace_that_cannot_be_made_says_what_is_missing(sweep, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    code, printed = call(monkeypatch, capfd, workspace.main, sweep)
+    assert (code, 'pip install -e ".[workspace]"' in printed) == (2, True), printed
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import threading
 from contextlib import contextmanager
 
@@ -11,8 +12,8 @@ KEY = "0123456789" * 4
 class Server(http.server.ThreadingHTTPServer):
     """Answers like W&B until something goes wrong.
 
-    ``fault``: None; ``silent``, which takes requests and answers none; or a status such as 401 (200: and nothing in it). ``after``: how many
-    requests are answered well before that. ``asked``: (path, operation, variables) of each request. ``known``: the ids
+    ``fault``: None; ``silent``, which takes requests and answers none; or a status such as 401, with nothing in it.
+    ``after``: how many requests are answered well before that. ``asked``: (path, operation, variables) of each request. ``known``: the ids
     of runs that have begun.
     """
 
@@ -42,7 +43,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self):
         server, body = self.server, self.rfile.read(int(self.headers.get("Content-Length") or 0))
         asked = json.loads(body) if self.path.endswith("graphql") else {}
-        operation, variables = asked.get("operationName"), asked.get("variables") or {}
+        named = re.search(r"(?:query|mutation)\s+(\w+)", asked.get("query", ""))
+        operation, variables = named and named[1], asked.get("variables") or {}
         server.asked.append((self.path, operation, variables if operation else body))
         if server.fault and len(server.asked) > server.after:
             if server.fault == "silent":
@@ -57,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def data(self, operation, variables):
         """What W&B would answer, as far as a run reads it."""
         entity = {"id": "e", "name": "lab"}
-        if operation == "Viewer":
+        if operation in ("Viewer", "GetDefaultEntity"):
             return {"viewer": {"id": "v", "username": "lab", "flags": "{}", "teams": {"edges": []}} | {"entity": "lab"}}
         if operation == "RunResumeStatus":
             known = variables["name"] in self.server.known
@@ -83,6 +85,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             url = self.server.environment["WANDB_BASE_URL"]
             files = [{"name": name, "uploadUrl": f"{url}/storage/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
+        if operation == "UpsertView2":
+            return {"upsertView": {"view": {"id": "w", "name": variables["name"]}, "inserted": True}}
         if operation == "ArtifactType":
             return {"project": None}
         return None if operation else {}
