@@ -13,8 +13,8 @@ class Server(http.server.ThreadingHTTPServer):
     """Answers like W&B until something goes wrong.
 
     ``fault``: None; ``silent``, which takes requests and answers none; or a status such as 401, with nothing in it.
-    ``after``: how many requests are answered well before that. ``asked``: (path, operation, variables) of each request. ``known``: the ids
-    of runs that have begun.
+    ``after``: how many requests are answered well before that. ``asked``: (path, operation, variables) of each request.
+    ``known``: the ids of runs that have begun.
     """
 
     daemon_threads = True
