@@ -115,9 +115,7 @@ class Isolated(Launcher):
                 log.info(f"              {near(ledger.folder_of(cell) / pool.LOG)}")
             log.info(f"{len(cells) - len(failed)} of {len(cells)} cells are done; compare them with:")
             log.info(f"  python -m experiments.compare {near(folder)}")
-            if sending := importlib.import_module("experiments.wandb_logger").sync(
-                folder
-            ):  # late: it imports Lightning
+            if sending := importlib.import_module("experiments.wandb_logger").sync(folder):
                 log.info(f"send its runs to W&B with:\n  {sending}")
             if failed:
                 log.info("the same command runs those that failed again, and no other")
