@@ -126,11 +126,11 @@ def learn(trainer: Any, module: Any, datamodule: Any, stands: Path | None) -> st
 def main(cfg: DictConfig) -> None:
     # late, so that help and mistakes on the command line take no seconds
     import lightning as L
-    from lightning.pytorch.loggers import WandbLogger
     from rich.console import Console
 
     from denoisers.module import NonFinite
     from experiments import budget, results
+    from experiments.wandb_logger import Wandb
 
     started = time.monotonic()
     hush()
@@ -186,8 +186,8 @@ def main(cfg: DictConfig) -> None:
             verb = f"{near(sys.executable)} -m experiments.denoise"
             log.info(f"  {verb} checkpoint={run_dir} input=photo.png output=clean.png")
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()  # or the next job of a sweep would write into this run
+        if isinstance(logger, Wandb):
+            logger.finish()
 
 
 if __name__ == "__main__":

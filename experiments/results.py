@@ -11,13 +11,13 @@ import lightning as L
 import numpy as np
 import scipy.stats
 import torch
-from lightning.pytorch.loggers import WandbLogger
 from rich.table import Table
 from torch import Tensor
 
 from datamodules.files import replacing, write_text
 from denoisers.module import DenoisingModule, frames
 from experiments import provenance
+from experiments.wandb_logger import Wandb
 
 Row = dict[str, Any]
 LABELS = ("image", "set", "noise", "protocol", "trained", "realisation")  # columns that are no measurement
@@ -71,7 +71,8 @@ class Rows(L.Callback):
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
             for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
+                if isinstance(logger, Wandb):
+                    logger.summarise(means(self.rows))
                     logger.log_table("test/per_image", list(self.rows[0]), [list(row.values()) for row in self.rows])
 
 

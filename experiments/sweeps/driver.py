@@ -52,6 +52,8 @@ def at_work(config: DictConfig, engine: Callable[[Path], Engine], cells: list[Ce
 
 def conclude(ledger: Ledger, cells: list[Cell]) -> None:
     """Says what has become of the cells; exits with 3 if some have failed."""
+    from experiments import wandb_logger
+
     failed = [cell for cell in cells if ledger.state(cell) not in ("done", "pruned")]
     for cell in failed:
         entry = ledger.entries[cell.fingerprint]
@@ -59,6 +61,8 @@ def conclude(ledger: Ledger, cells: list[Cell]) -> None:
         log.info(f"              {near(ledger.folder_of(cell) / LOG)}")
     log.info(f"{len(cells) - len(failed)} of {len(cells)} cells are done; compare them with:")
     log.info(f"  python -m experiments.compare {near(ledger.folder)}")
+    if sending := wandb_logger.sync(ledger.folder):
+        log.info(f"send its runs to W&B with:\n  {sending}")
     if failed:
         log.info("the same command runs those that failed again, and no other")
         raise SystemExit(3)
