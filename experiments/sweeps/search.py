@@ -93,6 +93,8 @@ class Search:
         """Tells the study what has become of a cell."""
         from optuna.trial import TrialState
 
+        if len(self.objectives) == 1:
+            self.report(one, pool)
         state = pool.ledger.state(one)
         folder = pool.ledger.folder_of(one)
         values = [value(folder, name, way) for name, way in self.objectives.items()] if state == "done" else None
@@ -101,18 +103,22 @@ class Search:
             self.study.tell(trial, values, **({} if values else {"state": other}))
 
     def watch(self, pool: Pool) -> None:
-        """Tells the study of validations, and ends the jobs that it has no hope for."""
-        [name] = self.objectives
+        """Ends the jobs that the study has no hope for."""
         for one, _ in list(pool.running.values()):
-            _, points = progress.read(pool.ledger.folder_of(one), name)
-            new = [point for point in points if point[0] > self.reported.get(one.fingerprint, -1)]
+            new = self.report(one, pool)
+            if new and one.fingerprint not in pool.fates and self.trials[one.fingerprint][0].should_prune():
+                pool.prune(one)
+
+    def report(self, one: Cell, pool: Pool) -> bool:
+        """Tells the study of a cell's validations; whether there were new ones."""
+        [name] = self.objectives
+        _, points = progress.read(pool.ledger.folder_of(one), name)
+        new = [(step, found) for step, found in points if step > self.reported.get(one.fingerprint, -1)]
+        for step, found in new:
+            self.reported[one.fingerprint] = step
             for trial in self.trials[one.fingerprint]:
-                for step, found in new:
-                    trial.report(found, step)
-            if new:
-                self.reported[one.fingerprint] = new[-1][0]
-                if one.fingerprint not in pool.fates and self.trials[one.fingerprint][0].should_prune():
-                    pool.prune(one)
+                trial.report(found, step)
+        return bool(new)
 
 
 def run(
