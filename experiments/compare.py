@@ -1,9 +1,10 @@
 """Results side by side: ``python -m experiments.compare runs/a runs/b sweeps/c``, or ``comparison=PRESET``."""
 
+import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,55 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import resume
 from experiments.cli import UserError, command, near, require_known
 from experiments.sources import METRICS, TRAINING
+from experiments.sweeps.ledger import LEDGER, load
 
 log = logging.getLogger(__name__)
 AXES = ("method", "model", "trained", "seed", "set", "noise", "level", "protocol", "realisation")
 
 
 def arguments(typed: Sequence[str]) -> list[str]:
-    """``RUN …`` → ``of=[RUN,…]``: paths are what has no key."""
+    """``RUN … --rows a,b`` → ``of=[RUN,…] rows=[a,b]``: paths are what has no key.
+
+    Raises:
+        UserError: ``--rows`` or ``--columns`` without axes.
+    """
+    typed = list(axes_typed(typed))
     paths = [argument for argument in typed if "=" not in argument and not argument.startswith("-")]
     others = [argument for argument in typed if argument not in paths]
     return [*others, f"of=[{','.join(resume.quoted(Path(path)) for path in paths)}]"] if paths else others
+
+
+def axes_typed(typed: Sequence[str]) -> Iterator[str]:
+    """``--rows a,b`` and ``--rows=a,b`` as Hydra takes them, the rest as it is; see :func:`arguments`."""
+    words = iter(typed)
+    for word in words:
+        flag, _, axes = word.partition("=")
+        if flag not in ("--rows", "--columns"):
+            yield word
+            continue
+        axes = axes or next(words, "")
+        if not axes or axes.startswith("-") or "=" in axes:
+            raise UserError(f"{flag}: by which axes? {flag} AXIS or {flag} AXIS,AXIS, such as {', '.join(AXES[:5])}")
+        yield f"{flag.removeprefix('--')}=[{axes}]"
+
+
+def unfinished(path: Path) -> list[str]:
+    """One line naming the cells of a sweep's folder that have no results; none if all have, or it is no sweep's.
+
+    Raises:
+        UserError: no cell has any.
+    """
+    if not (path / LEDGER).is_file():
+        return []
+    ledger = load(path)
+    states: dict[str, list[str]] = {}
+    for entry in ledger.entries.values():
+        states.setdefault(ledger.state_of(entry), []).append(str(entry.number))
+    done, of = len(states.pop("done", [])), len(ledger.entries)
+    left = "; ".join(f"{state} {', '.join(numbers)}" for state, numbers in states.items())
+    if not done:
+        raise UserError(f"{path}: none of the {of} cells of this sweep is done, so there is nothing to compare: {left}")
+    return [f"{near(path)}: {of - done} of {of} cells have no results and are left out: {left}"] if left else []
 
 
 def gather(cfg: DictConfig, run_dir: Path) -> list[Any]:
@@ -91,6 +131,7 @@ def main(cfg: DictConfig) -> None:
     require_known(cfg.metrics, METRICS, "metrics")
     plain_axes = [axis for axis in [*cfg.rows, *cfg.columns] if "." not in axis]  # others are known by what was typed
     require_known(plain_axes, [*AXES, *TRAINING, "checkpoint"], "rows and columns")
+    warnings = [line for path in cfg.of for line in unfinished(Path(path))]
     found = gather(cfg, run_dir)
 
     from datamodules.files import write_text
@@ -107,7 +148,10 @@ def main(cfg: DictConfig) -> None:
     each = comparison.means(rows, ["method", "model", "set", "noise", "level", "channels", "protocol"], ["psnr"])
     each = each[(each["method"] != comparison.NOISY) & each["psnr"].notna()]
     costs = costs_of(found, names, cfg.cost)
-    tables = [findings.means_table(means, down, across, metrics, costs)]
+    for warning in warnings:
+        log.warning(f"WARNING: {warning}")
+    first = findings.means_table(means, down, across, metrics, costs)
+    tables = [dataclasses.replace(first, note=" ".join([first.note, *(f"WARNING: {line}." for line in warnings)]))]
     if len(each):
         best = str(each.groupby("method", sort=False)["psnr"].mean().idxmax())
         tables += filter(None, (findings.difference_table(rows, cfg.baseline or best), findings.published_table(each)))
@@ -119,7 +163,11 @@ def main(cfg: DictConfig) -> None:
         drawn.append({"title": title, "file": f"figure-{number}.png"})
     preset: Any = cfg.get("comparison") or {}
     facts = {"title": preset.get("title", " · ".join(dict.fromkeys(names))), "description": ""}
-    facts |= {"methods": methods(found, names, costs, run_dir), "tables": [one.plain() for one in shown]}
+    facts |= {
+        "warnings": warnings,
+        "methods": methods(found, names, costs, run_dir),
+        "tables": [one.plain() for one in shown],
+    }
     facts |= {"figures": drawn, "hardware": provenance.hardware(), "versions": provenance.versions()}
     facts |= {"commit": provenance.commit()}
     written = rows[rows["method"] != comparison.NOISY]

@@ -30,7 +30,7 @@ class Source:
         run: the folder of the training behind it, if that is known.
         attributes: what was chosen, key → text: ``model``, ``trained`` (its noise), the training's other axes, the
             checkpoint, and what was typed for the model and the training.
-        written: the day of its summary.
+        written: the day of its summary; empty as long as there is no folder.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ def read(folder: Path) -> Source:
     path = folder / "config.yaml"
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     told = next((file for file in (folder / "summary.json", path) if file.is_file()), folder)
-    written = datetime.fromtimestamp(told.stat().st_mtime, UTC).strftime("%Y-%m-%d")
+    written = datetime.fromtimestamp(told.stat().st_mtime, UTC).strftime("%Y-%m-%d") if told.exists() else ""
     if summary.get("kind") != "evaluation":
         axes = summary.get("axes") or axes_of(folder)
         attributes = {"model": str(axes.get("model") or summary.get("name") or folder.resolve().name)}

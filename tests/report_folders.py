@@ -1,6 +1,7 @@
 """Small folders as runs, evaluations and comparisons leave them, for the tests of the report."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -77,10 +78,11 @@ def evaluation(folder, images=IMAGES, warning=None, reference=True, drawn=True, 
     return folder
 
 
-def run(folder, model="xdncnn", seed=0, psnr=31.0, steps=20000, noise="sigma25", layers=17):
+def run(folder, model="xdncnn", seed=0, psnr=31.0, steps=20000, noise="sigma25", layers=17, loss="mse"):
     config = f"name: {model}\nseed: {seed}\nrun_dir: {folder}\nmodel: {{num_layers: {layers}}}\n"
-    axes = {"model": model, "noise": noise, "data": "sample", "loss": "mse"}
-    origin(folder, config, name=f"{model} run", axes=axes, seed=seed, steps=steps, eval_seed=0, precision="32-true")
+    axes = {"model": model, "noise": noise, "data": "sample", "loss": loss}
+    told = {"seed": seed, "steps": steps, "eval_seed": 0, "precision": "32-true", "channels": 1}
+    origin(folder, config, name=f"{model} run", axes=axes, **told)
     (folder / "overrides.yaml").write_text(f"- model={model}\n- model.num_layers={layers}\n- seed={seed}\n")
     write_rows(folder / "per_image.csv", rows(psnr=psnr, noise=noise, median_psnr=15.5, median_ssim=0.6))
     for image in IMAGES:
@@ -126,3 +128,30 @@ def comparison(folder):
     (folder / "comparison.json").write_text(json.dumps(told))
     Image.new("RGB", (30, 20), "white").save(folder / "pareto.png")
     return folder
+
+
+def sweep(folder, cells, psnr=lambda **axes: 30.0):
+    """A sweep as the launcher leaves it; ``cells``: the axes of each, and its state where it is not done."""
+    jobs = {}
+    for number, cell in enumerate(cells):
+        state = cell.get("state", "done")
+        axes = {key: value for key, value in cell.items() if key != "state"}
+        overrides = [f"{key}={value}" for key, value in axes.items()]
+        reason = "exit code 1: it is broken" if state == "failed" else None
+        jobs[f"f{number}"] = {"number": number, "overrides": overrides, "state": state, "reason": reason, "attempts": 1}
+        if state in ("done", "running"):
+            place = run(
+                folder / str(number), axes["model"], int(axes["seed"]), psnr(**axes), steps=40, loss=axes["loss"]
+            )
+            if state == "running":
+                (place / "summary.json").unlink()
+                (place / "per_image.csv").unlink()
+    folder.mkdir(exist_ok=True)
+    axes = [key for key in cells[0] if key != "state"]
+    (folder / "ledger.json").write_text(json.dumps({"program": ["train.py"], "axes": axes, "jobs": jobs}))
+    return folder
+
+
+def crossed(**axes):
+    """Every combination of the axes' values, the last going round fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

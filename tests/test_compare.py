@@ -16,7 +16,7 @@ from command_line import call
 from conftest import CONF, ROOT, choices
 from omegaconf import OmegaConf
 from PIL import Image
-from report_folders import write_rows
+from report_folders import crossed, sweep, write_rows
 from skimage import data as skimage_data
 from torch import nn
 
@@ -367,6 +367,38 @@ def test_a_sweep_of_evaluations_is_compared(monkeypatch, capfd, tmp_path, pictur
     assert float(shown["median", f"{pictures.name} sigma15 kair PSNR"]) > 24
 
 
+CELLS = crossed(model=["dncnn", "unet"], loss=["mse", "l1"], seed=["0", "1"])
+
+
+def test_a_sweep_is_the_ablation_table_over_its_seeds_and_names_what_is_missing(run_compare, tmp_path):
+    cells_of = [*CELLS[:5], CELLS[5] | {"state": "failed"}, CELLS[6] | {"state": "waiting"}, CELLS[7]]
+    better = {"dncnn": 30, "unet": 33, "mse": 0, "l1": 1.5, "0": 0, "1": 0.5}
+    sweep(tmp_path / "s", cells_of, lambda **axes: sum(better[value] for value in axes.values()))
+    folder, printed = run_compare(tmp_path / "s", "--rows", "model", "--columns=loss,noise")
+    shown = cells(folder)
+    centre = 30 - 11  # of images at 0, −11 and −22 dB
+    spread = np.std([0, 0.5], ddof=1)
+    assert shown["dncnn", "mse sigma25 kair PSNR"] == f"{centre + 0.25:.2f} ± {spread:.2f}"
+    assert shown["dncnn", "l1 sigma25 kair PSNR"] == f"{centre + 1.75:.2f} ± {spread:.2f}"
+    assert shown["unet", "mse sigma25 kair PSNR"] == f"{centre + 3:.2f}"
+    assert shown["unet", "l1 sigma25 kair PSNR"] == f"{centre + 5:.2f}"
+    warning = "2 of 8 cells have no results and are left out: failed 5; waiting 6"
+    assert warning in printed
+    assert warning in (folder / "table.md").read_text()
+    assert json.loads((folder / "comparison.json").read_text())["warnings"][0].endswith(warning)
+
+
+def test_axes_are_typed_as_flags_too():
+    typed = ["it's", "--rows", "model,seed", "--columns=noise", "cost=false", "--cfg=job"]
+    assert compare.arguments(typed) == [
+        "rows=[model,seed]",
+        "columns=[noise]",
+        "cost=false",
+        "--cfg=job",
+        "of=['it\\'s']",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -374,6 +406,11 @@ def test_a_sweep_of_evaluations_is_compared(monkeypatch, capfd, tmp_path, pictur
         (["/nowhere"], "there is no /nowhere"),
         (["{tmp}"], "no results there; looked for summary.json"),
         (["{e}", "rows=[methd]"], "there is no 'methd'; did you mean method"),
+        (["{e}", "--rows", "methd"], "there is no 'methd'; did you mean method"),
+        (["{e}", "--columns"], "--columns: by which axes?"),
+        (["{e}", "--rows", "--columns", "noise"], "--rows: by which axes?"),
+        (["{w}"], "none of the 2 cells of this sweep is done, so there is nothing to compare: waiting 0; running 1"),
+        (["{d}"], "{d}/ledger.json is damaged"),
         (["{e}", "metrics=[pnsr]"], "there is no 'pnsr'; did you mean psnr"),
         (["{e}", "baseline=dcnn"], "there is no 'dcnn'; did you mean dncnn"),
         (["comparison=set13"], "no comparison 'set13'; did you mean set12"),
@@ -383,10 +420,13 @@ def test_a_sweep_of_evaluations_is_compared(monkeypatch, capfd, tmp_path, pictur
 def test_mistakes_are_named(monkeypatch, capfd, tmp_path, arguments, said):
     places = {"tmp": tmp_path / "empty", "e": evaluation(tmp_path / "e", "dncnn", values(30))}
     (tmp_path / "empty").mkdir()
+    places |= {"w": sweep(tmp_path / "w", [CELLS[0] | {"state": "waiting"}, CELLS[1] | {"state": "running"}])}
+    places |= {"d": sweep(tmp_path / "d", CELLS[:1])}
+    (tmp_path / "d" / "ledger.json").write_text('{"program": [], "axes": [], "jobs": []}')
     arguments = [argument.format(**places) for argument in arguments]
     code, printed = call(monkeypatch, capfd, compare.main, *arguments, f"run_dir={tmp_path / 'c'}")
     assert code == 2, printed
-    assert said in printed
+    assert said.format(**places) in printed
     assert not (tmp_path / "c").exists() or not list((tmp_path / "c").iterdir())
 
 

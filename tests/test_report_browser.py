@@ -8,7 +8,8 @@ import pytest
 import report_folders as build
 
 from datamodules.files import write_text
-from experiments.report import folders, page
+from experiments import effects
+from experiments.report import folders, page, sweeps
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,10 @@ def opened(browser, compared):
     width(browser, 1280)
     browser.get(compared.as_uri())
     yield browser
+    check_quiet(browser)
+
+
+def check_quiet(browser):
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
@@ -192,3 +197,197 @@ def test_a_page_without_pictures_works(browser, tmp_path):
     assert one(browser, "#no-pictures").is_displayed()
     assert one(browser, "#images tbody th").text == "<script>x"
     assert browser.get_log("browser") == []
+
+
+# --- a sweep ----------------------------------------------------------------------------------------------------------
+
+AXES = {"model": ["dncnn", "unet", "swin"], "loss": ["mse", "l1"], "seed": ["0", "1"]}
+WORTH = {"dncnn": 30, "unet": 33, "swin": 31.5, "mse": 0, "l1": 1.5, "0": 0, "1": 0.25}
+
+
+def psnr(**axes):
+    return sum(WORTH[v] for v in axes.values()) + (0.5 if axes["model"] == "unet" and axes["loss"] == "l1" else 0)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Twelve cells, of which the last has failed and the one before waits."""
+    cells = build.crossed(**AXES)
+    cells[-2:] = [cells[-2] | {"state": "waiting"}, cells[-1] | {"state": "failed"}]
+    folder = build.sweep(tmp_path_factory.mktemp("sweep") / "s", cells, psnr)
+    write_text(folder / "report.html", page.render(sweeps.read(folder)))
+    return folder
+
+
+@pytest.fixture
+def sweep_page(browser, swept):
+    width(browser, 1280)
+    browser.get((swept / "report.html").as_uri())
+    browser.execute_script("sessionStorage.clear()")
+    browser.execute_script("addEventListener('pagehide', () => sessionStorage.clear())")
+    browser.refresh()
+    yield browser
+    check_quiet(browser)
+
+
+def choose(driver, selector, value):
+    from selenium.webdriver.support.ui import Select
+
+    Select(one(driver, selector)).select_by_value(value)
+
+
+def keep_only(driver, facet, *levels):
+    for box in driver.find_elements("css selector", "#filters input"):
+        if js(driver, "arguments[0].facet", box) == facet:
+            wanted = js(driver, "arguments[0].level", box) in levels
+            js(driver, "arguments[0].checked !== arguments[1] && arguments[0].click()", box, wanted)
+
+
+def drawn_effects(driver):
+    marks = "[...document.querySelectorAll('.effect')].map(m => [m.dataset.level, +m.dataset.effect, +m.dataset.half])"
+    return [tuple(mark) for mark in js(driver, marks)]
+
+
+def expected_effects(swept, **kept):
+    cells = [c for c in sweeps.read(swept).sweep.cells if all(c.levels[a] in levels for a, levels in kept.items())]
+    found = effects.effects([c.levels for c in cells], [c.scores.get(("Set3", "psnr")) for c in cells], list(AXES))
+    return [(level.name, pytest.approx(level.effect), pytest.approx(level.ci95)) for a in found for level in a.levels]
+
+
+def visible_cells(driver):
+    return [row.text for row in driver.find_elements("css selector", "#cells tbody tr:not([hidden]) th")]
+
+
+def test_every_view_of_a_sweep_follows_the_filters(sweep_page, swept):
+    assert len(visible_cells(sweep_page)) == 12
+    assert drawn_effects(sweep_page) == expected_effects(swept)
+    lines = lambda: len(sweep_page.find_elements("css selector", "#charts figure:first-child polyline"))  # noqa: E731
+    assert lines() == 10
+    assert "cell 7 (model unet, loss l1, seed 1)" in one(sweep_page, "#best-run").text
+    keep_only(sweep_page, "model", "dncnn", "swin")
+    keep_only(sweep_page, "loss", "mse")
+    assert visible_cells(sweep_page) == ["0", "1", "8", "9"]
+    assert one(sweep_page, "#effects .chosen").text == "4 of 12 cells: model dncnn or swin, loss mse"
+    wanted = expected_effects(swept, model=("dncnn", "swin"), loss=("mse",))
+    assert drawn_effects(sweep_page) == wanted != expected_effects(swept)
+    assert [effect[0] for effect in drawn_effects(sweep_page)] == ["dncnn", "swin", "0", "1"]
+    assert lines() == 4
+    assert "cell 9 (model swin, loss mse, seed 1)" in one(sweep_page, "#best-run").text
+    chosen = "document.querySelector('#right').selectedOptions[0].text"
+    assert js(sweep_page, chosen) == "9: swin mse seed 1"
+    keep_only(sweep_page, "model", "dncnn")
+    assert "cell 1 (" in one(sweep_page, "#best-run").text
+    assert "its pictures are not in this page but in 1/pictures" in one(sweep_page, "#best-run").text
+    one(sweep_page, "#unfilter").click()
+    assert len(visible_cells(sweep_page)) == 12
+    assert one(sweep_page, "#effects .chosen").text == "all 12 cells"
+    assert js(sweep_page, chosen) == "7: unet l1 seed 1"
+
+
+def test_cells_are_grouped_and_sorted_within_their_group(sweep_page):
+    choose(sweep_page, "#group", "loss")
+    headings = lambda: [row for row in visible_cells(sweep_page) if ":" in row]  # noqa: E731
+    # dncnn, unet and swin, two seeds each; of images at 0, −11 and −22 dB
+    assert headings() == [
+        "loss mse: 6 cells, PSNR (dB) on Set3 20.63 ± 1.35 (6)",
+        "loss l1: 6 cells, PSNR (dB) on Set3 22.38 ± 2.03 (4)",
+    ]
+    head = next(b for b in sweep_page.find_elements("css selector", "#cells thead button") if b.text == "PSNR (dB)")
+    head.click()
+    assert [row for row in visible_cells(sweep_page) if ":" not in row] == [
+        "5",
+        "4",
+        "9",
+        "8",
+        "1",
+        "0",
+        "7",
+        "6",
+        "3",
+        "2",
+        "10",
+        "11",
+    ]
+    assert len(headings()) == 2
+    choose(sweep_page, "#group", "")
+    assert headings() == []
+    row = one(sweep_page, ".state-failed")
+    assert "failed" in row.text
+    assert "exit code 1: it is broken" in row.text
+
+
+def test_the_heat_map_has_the_means_of_any_two_axes(sweep_page):
+    cells = lambda: [td.text.split("\n") for td in sweep_page.find_elements("css selector", "#heat-map td")]  # noqa: E731
+    assert cells()[:2] == [["19.13", "n 2"], ["20.63", "n 2"]]
+    assert cells()[-1] == ["–"]
+    choose(sweep_page, "#down", "loss")
+    choose(sweep_page, "#across", "seed")
+    assert cells() == [["20.50", "n 3"], ["20.75", "n 3"], ["22.25", "n 2"], ["22.50", "n 2"]]
+    assert "Italics" in one(sweep_page, "#heat-note").text
+    choose(sweep_page, "#metric", "1")
+    assert cells()[0][0] == "0.8000"
+
+
+def test_curves_are_coloured_by_any_axis(sweep_page):
+    names = lambda: [b.text for b in sweep_page.find_elements("css selector", "#legend button")]  # noqa: E731
+    hues = "new Set([...document.querySelectorAll('#charts polyline')].map(p => p.classList[1])).size"
+    assert names() == ["model dncnn (4 trainings)", "model unet (4 trainings)", "model swin (2 trainings)"]
+    assert js(sweep_page, hues) == 3
+    choose(sweep_page, "#colour", "loss")
+    assert names() == ["loss mse (6 trainings)", "loss l1 (4 trainings)"]
+    assert js(sweep_page, hues) == 2
+
+
+def test_a_narrow_sweep_does_not_scroll_sideways(sweep_page):
+    width(sweep_page, 390)
+    sweep_page.refresh()
+    assert js(sweep_page, "document.documentElement.scrollWidth") <= 390
+    right = (
+        "Math.max(...[...document.querySelectorAll('#effects-chart text')].map(t => t.getBoundingClientRect().right))"
+    )
+    assert js(sweep_page, right) <= 390
+
+
+@pytest.mark.parametrize(("state", "axes"), [("done", []), ("waiting", ["model", "loss", "seed"])])
+def test_a_sweep_without_axes_or_scores_works(browser, tmp_path, state, axes):
+    folder = build.sweep(tmp_path / "s", [build.crossed(**AXES)[0] | {"state": state}], psnr)
+    ledger = json.loads((folder / "ledger.json").read_text())
+    (folder / "ledger.json").write_text(json.dumps(ledger | {"axes": axes}))
+    write_text(folder / "report.html", page.render(sweeps.read(folder)))
+    browser.get((folder / "report.html").as_uri())
+    assert len(visible_cells(browser)) == 1
+    assert one_text(browser, "#legend button") == ("cell 0" if state == "done" else None)
+    check_quiet(browser)
+
+
+def test_a_followed_page_loads_itself_and_stays_as_it_was_left(browser, swept, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeps, "RELOAD", 0.4)
+    file = tmp_path / "report.html"
+    write_text(file, page.render(sweeps.read(swept, followed=True)))
+    width(browser, 1280)
+    browser.get(file.as_uri())
+    pause = "document.querySelector('#following').click()"
+    js(browser, pause)
+    keep_only(browser, "model", "unet", "swin")
+    head = next(b for b in browser.find_elements("css selector", "#cells thead button") if b.text == "PSNR (dB)")
+    head.click()
+    choose(browser, "#down", "seed")
+    browser.execute_script(
+        "document.activeElement.blur(); scrollTo({top: 777, behavior: 'instant'}); window.old = true"
+    )
+    write_text(file, file.read_text().replace("<h1>s</h1>", "<h1>new</h1>"))
+    js(browser, pause)
+    assert until(lambda: js(browser, "window.old !== true && document.readyState === 'complete'"))
+    assert until(lambda: one_text(browser, "h1") == "new")
+    assert js(browser, "scrollY") == pytest.approx(777, abs=1)
+    assert visible_cells(browser)[:4] == ["7", "6", "5", "4"]
+    assert one_text(browser, "#heat-map th") == "seed \\ loss"
+    js(browser, pause)
+    browser.execute_script("window.old = true")
+    time.sleep(1)
+    assert js(browser, "window.old") is True
+    browser.get("about:blank")
+
+
+def one_text(driver, selector):
+    return js(driver, "document.querySelector(arguments[0])?.textContent", selector)

@@ -1,6 +1,8 @@
-// Training curves: one chart for each quantity, one line for each training, values under the pointer.
+// Training curves: one chart for each quantity, one line for each training, values under the pointer. What decides a
+// line's colour, and whether it is left out, may be changed: then legend() draws again.
 const HUES = 7;
 const DASHES = ["", "6 3", "2 3"];
+const MANY = 8; // lines of which each is read; of more, the mean of each colour is
 const hidden = new Set();
 
 function svg(tag, attributes, text) {
@@ -45,7 +47,7 @@ function nearest(line, step) {
 }
 
 function draw(chart, box) {
-  const lines = chart.lines.filter((line) => !hidden.has(line.method));
+  const lines = chart.lines.filter((line) => !hidden.has(line.method) && !line.out);
   const width = Math.max(box.clientWidth, 240), height = 230;
   const edge = { left: 52, right: 10, top: 10, bottom: 34 };
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, tabindex: 0, role: "img" });
@@ -76,8 +78,8 @@ function draw(chart, box) {
   picture.append(svg("text", { x: (edge.left + width - edge.right) / 2, y: height - 3, "text-anchor": "middle" }, log ? "step (values on a logarithmic scale)" : "step"));
   for (const line of lines) {
     const points = line.x.map((x, n) => `${px(x).toFixed(1)},${py(line.y[n]).toFixed(1)}`).join(" ");
-    picture.append(svg("polyline", { class: `line hue-${line.method % HUES}`, points, "stroke-dasharray": DASHES[Math.floor(line.method / HUES) % 3] }));
-    if (line.x.length <= 16) {
+    picture.append(svg("polyline", { class: `line hue-${line.method % HUES}${lines.length > MANY ? " thin" : ""}`, points, "stroke-dasharray": DASHES[Math.floor(line.method / HUES) % 3] }));
+    if (line.x.length <= 16 && lines.length <= MANY) {
       line.x.forEach((x, n) => picture.append(svg("circle", { class: `dot hue-${line.method % HUES}`, cx: px(x), cy: py(line.y[n]), r: 2.5 })));
     }
   }
@@ -90,9 +92,12 @@ function draw(chart, box) {
     cursor.setAttribute("visibility", "visible");
     cursor.setAttribute("x1", px(longest.x[at]));
     cursor.setAttribute("x2", px(longest.x[at]));
-    const told = lines.slice(0, 8).map((line) => {
-      const value = make("span", {}, make("i", { className: `swatch hue-${line.method % HUES}` }), brief(line.y[nearest(line, longest.x[at])]));
-      value.title = line.label;
+    const methods = lines.length > MANY ? [...new Set(lines.map((line) => line.method))] : lines;
+    const told = methods.slice(0, MANY).map((one) => {
+      const of = lines.length > MANY ? lines.filter((line) => line.method === one) : [one];
+      const centre = of.reduce((sum, line) => sum + line.y[nearest(line, longest.x[at])], 0) / of.length;
+      const value = make("span", {}, make("i", { className: `swatch hue-${of[0].method % HUES}` }), brief(centre));
+      value.title = of.length > 1 ? `mean of ${of.length}` : of[0].label;
       return value;
     });
     readout.replaceChildren(`step ${longest.x[at]}`, ...told);
@@ -109,33 +114,41 @@ function draw(chart, box) {
   });
 }
 
-if ($("charts")) {
-  const boxes = data.charts.map((chart) => {
-    const box = make("div", { className: "drawing" });
-    $("charts").append(make("figure", {}, make("figcaption", {}, chart.title), box, make("p", { className: "readout" })));
-    return [chart, box];
-  });
-  const redraw = () => boxes.forEach(([chart, box]) => draw(chart, box));
-  const drawn = [...new Set(data.charts.flatMap((chart) => chart.lines.map((line) => line.method)))];
-  for (const method of drawn.sort((a, b) => a - b)) {
-    const runs = Math.max(...data.charts.map((chart) => chart.lines.filter((line) => line.method === method).length));
+const boxes = data.charts.map((chart) => {
+  const box = make("div", { className: "drawing" });
+  $("charts").append(make("figure", {}, make("figcaption", {}, chart.title), box, make("p", { className: "readout" })));
+  return [chart, box];
+});
+const redraw = () => boxes.forEach(([chart, box]) => draw(chart, box));
+
+function legend(names) {
+  hidden.clear();
+  const shown = boxes.map(([chart]) => chart.lines.filter((line) => !line.out));
+  const drawn = [...new Set(shown.flat().map((line) => line.method))];
+  const buttons = drawn.sort((a, b) => a - b).map((method) => {
+    const runs = Math.max(...shown.map((lines) => lines.filter((line) => line.method === method).length));
     const button = make("button", { type: "button" });
     const sample = svg("svg", { width: 26, height: 10, "aria-hidden": "true" });
     sample.append(svg("line", { class: `line hue-${method % HUES}`, x1: 1, x2: 25, y1: 5, y2: 5, "stroke-dasharray": DASHES[Math.floor(method / HUES) % 3] }));
-    button.append(sample, data.methods[method] + (runs > 1 ? ` (${runs} trainings)` : ""));
+    button.append(sample, names[method] + (runs > 1 ? ` (${runs} trainings)` : ""));
     button.setAttribute("aria-pressed", "true");
     button.addEventListener("click", () => {
       if (!hidden.delete(method)) hidden.add(method);
       button.setAttribute("aria-pressed", String(!hidden.has(method)));
       redraw();
     });
-    $("legend").append(button);
-  }
-  let width = 0;
+    return button;
+  });
+  $("legend").replaceChildren(...buttons);
+  redraw();
+}
+
+if ($("charts")) {
+  if (!data.sweep) legend(data.methods);
+  let width = $("charts").clientWidth;
   new ResizeObserver(() => {
     if ($("charts").clientWidth === width) return;
     width = $("charts").clientWidth;
     redraw();
   }).observe($("charts"));
 }
-

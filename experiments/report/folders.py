@@ -17,7 +17,8 @@ TEXTS = ("image", "set", "noise", "protocol", "level", "realisation", "method", 
 COSTS = ("parameters", "macs", "cpu_ms", "gpu_ms", "peak_mb", "train_seconds", "size_mb")
 LOOKED_FOR = (
     "a training run (config.yaml with summary.json, per_image.csv or metrics.csv), an evaluation (summary.json of kind "
-    "evaluation, per_image.csv), a comparison (comparison.json, per_image.csv), or a folder with some of these in it"
+    "evaluation, per_image.csv), a comparison (comparison.json, per_image.csv), a sweep (ledger.json), or a folder "
+    "with some of these in it"
 )
 
 
@@ -122,6 +123,7 @@ def comparison(folder: Path) -> Study:
         kind="comparison",
         folder=folder,
         description=str(facts.get("description") or ""),
+        warnings=[str(warning) for warning in facts.get("warnings") or []],
         facts={key: line(facts[key]) for key in ("hardware", "versions", "commit") if facts.get(key)},
     )
     by_label: dict[str, Method] = {}

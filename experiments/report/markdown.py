@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from experiments.report import origin, scores, tables
+from experiments.report import origin, scores, sweeps, tables
 from experiments.report.scores import METRICS, Case
 from experiments.report.study import Cell, Row, Study, Table
 
@@ -26,9 +26,13 @@ def render(study: Study, output: Path) -> str:
     if groups:
         lines = [f"- {escaped(str(condition))}, {len(group)} images" for condition, group in groups.items()]
         parts += ["\n".join(["Every number holds under its protocol:", "", *lines]), "## Results"]
-    if (overview := tables.overview(study.methods, cases)) is not None:
+    if study.sweep:
+        parts += table(sweeps.table(study.sweep))
+        for said, effects in sweeps.all_effects(study.sweep):
+            parts += [*table(effects), escaped(said)]
+    elif (overview := tables.overview(study.methods, cases)) is not None:
         parts += table(overview)
-    for condition, group in groups.items():
+    for condition, group in [] if study.sweep else groups.items():
         parts += table(tables.results(study.methods, condition, group))
     for given in study.tables:
         parts += table(given)

@@ -21,10 +21,9 @@ COLUMNS = {
 
 def table(study: Study) -> Table:
     """A line for each folder: what it was computed with, and when."""
-    sources = [(method.label, source) for method in study.methods for source in method.sources]
-    keys = [key for key in COLUMNS if any(source.summary.get(key) is not None for _, source in sources)]
+    keys = [key for key in COLUMNS if any(source.summary.get(key) is not None for _, source in study.sources)]
     lines = []
-    for label, source in sources:
+    for label, source in study.sources:
         told = [fact(key, source.summary.get(key)) for key in keys]
         lines.append([Cell(label), Cell(place(study, source)), Cell(source.written or "–"), *told])
     return Table("Folders", ["method", "folder", "written", *(COLUMNS[key] for key in keys)], lines)
@@ -52,10 +51,9 @@ def shared(study: Study) -> list[tuple[str, str, str]]:
     found = []
     for key, name in {"hardware": "hardware", "versions": "software"}.items():
         whose: dict[str, list[str]] = {}
-        for method in study.methods:
-            for source in method.sources:
-                if source.summary.get(key):
-                    whose.setdefault(line(source.summary[key]), []).append(method.label)
+        for label, source in study.sources:
+            if source.summary.get(key):
+                whose.setdefault(line(source.summary[key]), []).append(label)
         one = len(whose) == 1
         found += [(name, "" if one else ", ".join(dict.fromkeys(labels)), text) for text, labels in whose.items()]
     return found
@@ -63,12 +61,7 @@ def shared(study: Study) -> list[tuple[str, str, str]]:
 
 def configurations(study: Study) -> list[tuple[str, str]]:
     """Method and folder → the text of its configuration."""
-    return [
-        (f"{method.label}, {place(study, source)}", source.config)
-        for method in study.methods
-        for source in method.sources
-        if source.config
-    ]
+    return [(f"{label}, {place(study, source)}", source.config) for label, source in study.sources if source.config]
 
 
 def line(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from experiments.report import origin, pictures, scores, tables
+from experiments.report import origin, pictures, scores, sweeps, tables
 from experiments.report.curves import QUANTITIES
 from experiments.report.pictures import Album, Shots
 from experiments.report.scores import METRICS, Case
@@ -20,7 +20,7 @@ PAGE_BYTES = 9_900_000
 PICTURE_BYTES = 7_000_000  # before base64, which makes 4 bytes of 3
 EACH_PICTURE, NOTES = 36, 2000  # bytes: what surrounds a picture, and what is said of those left out
 HERE = Path(__file__).parent
-SCRIPTS = ("tables.js", "curves.js", "view.js", "explorer.js", "extremes.js")
+SCRIPTS = ("tables.js", "curves.js", "view.js", "explorer.js", "extremes.js", "sweep.js", "follow.js")
 FIGURE_KINDS = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg", ".svg": "svg+xml"}
 CHARTS = dict(
     zip(QUANTITIES, ("Training loss", "Training PSNR (dB)", "Validation PSNR (dB)", "Validation SSIM"), strict=True)
@@ -54,10 +54,12 @@ def html(study: Study, cases: Sequence[Case], shots: Sequence[Shots], album: Alb
         data=embedded(facts(study, cases, shots, album)),
         warnings=study.warnings + scores.different_noise(study.methods, cases),
         conditions=[(str(condition), len(group)) for condition, group in groups.items()],
-        overview=tables.overview(study.methods, cases),
-        results=[tables.results(study.methods, condition, group) for condition, group in groups.items()],
+        overview=None if study.sweep else tables.overview(study.methods, cases),
+        results=[] if study.sweep else [tables.results(study.methods, where, group) for where, group in groups.items()],
+        cells=sweeps.table(study.sweep) if study.sweep else None,
+        effects=sweeps.all_effects(study.sweep) if study.sweep else [],
         figures=[(title, figure(path)) for title, path in study.figures],
-        curves=any(method.curves for method in study.methods),
+        curves=bool(charts(study)),
         per_image=[(metric, tables.per_image(study.methods, cases, metric)) for metric in metrics],
         album=album,
         shots=len(shots),
@@ -76,7 +78,8 @@ def facts(study: Study, cases: Sequence[Case], shots: Sequence[Shots], album: Al
         "pictures": [pictures.data_uri(picture) for picture in album.pictures],
         "cases": [case_facts(study.methods, cases[s.case], s, album) for s in shots if s.case in album.versions],
         "extremes": [extremes(cases, group) for group in tables.by_condition(cases).values()],
-        "charts": charts(study.methods),
+        "charts": charts(study),
+        "sweep": sweeps.facts(study.sweep) if study.sweep else None,
     }
 
 
@@ -129,14 +132,18 @@ def extremes(cases: Sequence[Case], group: Sequence[Case]) -> dict[str, Any]:
     return {"condition": str(group[0].condition), "leader": scores.leader(group), "methods": ranks}
 
 
-def charts(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """One chart for each quantity that any training logged; the trainings of a method look alike."""
+def charts(study: Study) -> list[dict[str, Any]]:
+    """One chart for each quantity that any training logged; trainings of one number look alike.
+
+    The number is that of the method or, of a sweep, that of the cell in the order of its table.
+    """
+    owners = [owner.curves for owner in (study.sweep.cells if study.sweep else study.methods)]
     found = []
     for quantity, title in CHARTS.items():
         lines = [
-            {"method": m, "label": curve.label, "x": curve.series[quantity][0], "y": curve.series[quantity][1]}
-            for m, method in enumerate(methods)
-            for curve in method.curves
+            {"method": number, "label": curve.label, "x": curve.series[quantity][0], "y": curve.series[quantity][1]}
+            for number, curves in enumerate(owners)
+            for curve in curves
             if quantity in curve.series
         ]
         if lines:

@@ -1,6 +1,7 @@
 """Chooses which images a page can carry, and embeds their pictures as WebP within a budget."""
 
 import base64
+import functools
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
@@ -107,6 +108,7 @@ def fill(wanted: Sequence[Shots], quality: int | None, budget: int, misses: int)
     return made
 
 
+@functools.lru_cache(1024)  # for reports that are written again and again
 def encode(content: bytes, quality: int | None) -> bytes:
     """A picture file as WebP with 8 bits a channel; exact, without a quality, for what has no more.
 

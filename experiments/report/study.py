@@ -80,11 +80,55 @@ class Table:
 
 
 @dataclass
+class SweepCell:
+    """One combination of a sweep.
+
+    Attributes:
+        number: the name of its folder.
+        levels: axis → value.
+        reason: of a failure.
+        step, val_psnr: the last that it has logged.
+        scores: set and metric (``psnr``, ``ssim``) → mean over the images.
+        seconds: that it took; None while it is not done.
+        curves: of its training; none before it has logged any.
+    """
+
+    number: int
+    levels: dict[str, str]
+    state: str
+    reason: str
+    step: int
+    val_psnr: float | None
+    scores: dict[tuple[str, str], float]
+    seconds: float | None
+    source: Source
+    curves: list[Curve]
+
+
+@dataclass
+class Sweep:
+    """A sweep, finished or not.
+
+    Attributes:
+        axes: its keys, and the values of each in the order in which they were typed.
+        metrics: the sets and metrics that any cell has scores of.
+        shown: numbers of the cells whose pictures are shown, as the study's methods are; the best of all first.
+        followed: whether the report is written again while the sweep runs.
+    """
+
+    axes: dict[str, list[str]]
+    cells: list[SweepCell]
+    metrics: list[tuple[str, str]]
+    shown: list[int] = field(default_factory=list)
+    followed: bool = False
+
+
+@dataclass
 class Study:
     """Everything a report shows.
 
     Attributes:
-        kind: run, evaluation, comparison or collection.
+        kind: run, evaluation, comparison, collection or sweep.
         figures: title → picture file.
         warnings: what a reader must know before any number.
         facts: provenance of the whole: hardware, versions, commit.
@@ -99,3 +143,11 @@ class Study:
     figures: list[tuple[str, Path]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
+    sweep: Sweep | None = None
+
+    @property
+    def sources(self) -> list[tuple[str, Source]]:
+        """Every folder with whose it is: of a sweep, all cells that have begun."""
+        if self.sweep is not None:
+            return [(f"cell {cell.number}", cell.source) for cell in self.sweep.cells if cell.source.config]
+        return [(method.label, source) for method in self.methods for source in method.sources]

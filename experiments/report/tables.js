@@ -34,7 +34,7 @@ function sortBy(header) {
   for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", order);
   const sign = order === "ascending" ? 1 : -1;
-  const rows = [...table.tBodies[0].rows].map((row) => ({ row, key: keyOf(row, column) }));
+  const rows = [...table.tBodies[0].rows].filter((row) => row.className !== "heading").map((row) => ({ row, key: keyOf(row, column) }));
   const reason = (key, numeric) => key === null || (numeric && typeof key === "string");
   const numeric = rows.some(({ key }) => typeof key === "number");
   rows.sort((a, b) => {
@@ -42,6 +42,7 @@ function sortBy(header) {
     return missing || (reason(a.key, numeric) ? 0 : sign * compare(a.key, b.key));
   });
   table.tBodies[0].append(...rows.map(({ row }) => row));
+  table.dispatchEvent(new Event("sorted"));
 }
 
 for (const button of document.querySelectorAll("table.sortable thead button")) {

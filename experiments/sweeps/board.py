@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from experiments.callbacks import duration
 from experiments.sweeps import progress
 from experiments.sweeps.ledger import Cell, Ledger
 
@@ -84,6 +83,8 @@ class Board:
         """How long a cell will take to its last step, by its pace since it was first seen at work."""
         if cell.fingerprint not in self.running or not step or not cell.steps:
             return ""
+        from experiments.callbacks import duration  # brings torch, which other commands do without
+
         since, before = self.first.setdefault(cell.fingerprint, (time.monotonic(), step))
         made = step - before
         return duration((time.monotonic() - since) / made * max(cell.steps - step, 0)) if made else ""

@@ -1,5 +1,6 @@
 """What a sweep is made of: cells, each known by the hash of what decides its result, and the ledger that keeps them."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -75,8 +76,12 @@ class Ledger:
         return self.folder / str(self.entries[cell.fingerprint].number)
 
     def state(self, cell: Cell) -> str:
-        """A cell's state; ``done`` is what has a summary, whatever was written when."""
-        return "done" if (self.folder_of(cell) / "summary.json").is_file() else self.entries[cell.fingerprint].state
+        """A cell's state."""
+        return self.state_of(self.entries[cell.fingerprint])
+
+    def state_of(self, entry: Entry) -> str:
+        """The state of an entry; ``done`` is what has a summary, whatever was written when."""
+        return "done" if (self.folder / str(entry.number) / "summary.json").is_file() else entry.state
 
     def mark(self, cell: Cell, state: str, reason: str | None = None) -> None:
         """Writes a cell's state down."""
@@ -132,18 +137,43 @@ def read(folder: Path, program: list[str], axes: list[str]) -> Ledger:
         if strange:
             raise UserError(f"{folder} holds other things ({', '.join(sorted(strange)[:3])}): choose another folder")
         return Ledger(folder, program, axes)
-    try:
-        content = json.loads(file.read_text())
-        entries = {fingerprint: Entry(**entry) for fingerprint, entry in content["jobs"].items()}
-        theirs, of = content["program"], content["axes"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({error}): remove it, and the sweep begins anew") from error
+    found = load(folder)
+    theirs, of = found.program, found.axes
     if (theirs, sorted(of)) != (program, sorted(axes)):
         raise UserError(
             f"{folder} belongs to another sweep, of {' '.join(theirs)} over {', '.join(of) or 'nothing'}; this one is "
             f"of {' '.join(program)} over {', '.join(axes) or 'nothing'}: choose another folder, hydra.sweep.dir=DIR"
         )
-    return Ledger(folder, program, axes, entries)
+    return Ledger(folder, program, axes, found.entries)
+
+
+def load(folder: Path) -> Ledger:
+    """The ledger that lies in a folder.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = folder / LEDGER
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        entries = {fingerprint: Entry(**entry) for fingerprint, entry in content["jobs"].items()}
+        if not all(isinstance(entry.number, int) for entry in entries.values()):
+            raise ValueError("a number is none")
+        return Ledger(folder, list(content["program"]), list(content["axes"]), entries)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error}): remove it, and the sweep begins anew") from error
+
+
+def driven(folder: Path) -> bool:
+    """Whether a process runs the sweep of a folder at this moment; see :func:`opened`."""
+    try:
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def fingerprint(cfg: DictConfig) -> str:
