@@ -47,8 +47,10 @@ def claim(run_dir: Path, cfg: DictConfig, typed: list[str], resumed: bool) -> No
             f"or go on with that run: resume={run_dir}"
         )
     try:
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        for left_over in run_dir.glob(".*.part*"):
+            left_over.unlink()
         write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(typed)))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))  # last: it says that a run is here
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error}") from error
 

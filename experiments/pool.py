@@ -12,11 +12,12 @@ from pathlib import Path
 
 from experiments import resume
 from experiments.cli import UserError
-from experiments.signals import Interrupted
+from experiments.signals import Interrupted, signals
 from experiments.sweep import Cell, Ledger, pids_of
 
 POLL = 0.2  # seconds between looks at the jobs
 LOG = "job.log"
+ATTEMPT = "--- attempt "  # begins the line in the log with which each begins
 MEMORY = ("can't allocate memory", "out of memory", "MemoryError", "bad_alloc", "Cannot allocate memory")
 OOM_KILLS = Path("/sys/fs/cgroup/memory.events")
 
@@ -56,21 +57,25 @@ class Pool:
         Raises:
             Interrupted: a signal has come. All jobs have got it, and have ended.
         """
-        waiting = [cell for cell in cells if self.ledger.state(cell) != "done"]
-        for cell in [cell for cell in waiting if pids_of(self.ledger.folder_of(cell))]:
+        for cell in [cell for cell in cells if pids_of(self.ledger.folder_of(cell))]:
             self.running[cell.fingerprint] = Running(cell, len(self.running) % len(self.places), None)
-            waiting.remove(cell)
+        waiting = [c for c in cells if c.fingerprint not in self.running and self.ledger.state(c) != "done"]
+        signals.deferred = True  # or one that comes between a job's start and its place in ``running`` would lose it
         try:
             while waiting or self.running:
                 for running in list(self.running.values()):
                     self.look(running)
                 while waiting and len(self.running) < len(self.places):
                     self.start(waiting.pop(0))
+                if signals.received:
+                    raise Interrupted(signals.received)
                 self.changed()
                 time.sleep(POLL)
         except BaseException as end:
             self.stop(end.number if isinstance(end, Interrupted) else signal.SIGTERM)
             raise
+        finally:
+            signals.deferred = False
 
     def start(self, cell: Cell) -> None:
         """Starts a job in a free place: from where its folder stands, or anew."""
@@ -82,7 +87,8 @@ class Pool:
         if self.ledger.program[-1].endswith("train.py") and (folder / "config.yaml").is_file():
             arguments = [f"resume={resume.quoted(folder)}"]
         self.ledger.mark(cell, "running")
-        with (folder / LOG).open("ab") as log:
+        with (folder / LOG).open("ab", buffering=0) as log:
+            log.write(f"{ATTEMPT}{self.ledger.entries[cell.fingerprint].attempts}: {' '.join(arguments)}\n".encode())
             # in a group of its own, so that Ctrl-C reaches it once, from here
             process = subprocess.Popen(
                 [sys.executable, *self.ledger.program, *arguments],
@@ -98,15 +104,11 @@ class Pool:
 
     def look(self, running: Running) -> None:
         """Writes down how a job has ended, if it has."""
-        folder = self.ledger.folder_of(running.cell)
-        if running.process is None:
-            if pids_of(folder):
-                return
-            code = 0 if (folder / "summary.json").is_file() else 1
-        elif (code := running.process.poll()) is None:  # type: ignore[assignment]
+        folder, code = self.ledger.folder_of(running.cell), running.process.poll() if running.process else None
+        if pids_of(folder) if running.process is None else code is None:
             return
         del self.running[running.cell.fingerprint]
-        if code == 0 and (folder / "summary.json").is_file():
+        if self.ledger.state(running.cell) == "done":
             self.ledger.mark(running.cell, "done")
         else:
             self.ledger.mark(running.cell, "failed", reason(code, folder / LOG, oom_kills() > running.kills))
@@ -125,17 +127,24 @@ class Pool:
                 running.process.wait()
             while running.process is None and pids_of(self.ledger.folder_of(running.cell)):
                 time.sleep(POLL)
-            self.ledger.mark(running.cell, "interrupted")
+            done = self.ledger.state(running.cell) == "done"
+            self.ledger.mark(running.cell, "done" if done else "interrupted")
         self.running.clear()
 
 
-def reason(code: int, log: Path, oom: bool) -> str:
-    """Why a job has failed, in one line: what killed it, or the last line that it printed."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+def reason(code: int | None, log: Path, oom: bool) -> str:
+    """Why a job has failed, in one line: what killed it, or the last line that it printed.
+
+    ``code`` is its exit code, which is not known of one that another sweep has started.
+    """
+    printed = log.read_text(errors="replace").rpartition(ATTEMPT)[2]
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
     # box drawing and progress are no reason
     last = next((line for line in reversed(lines) if line[0].isalnum()), "it printed nothing")
     if any(word in line for line in lines[-30:] for word in MEMORY):
         return f"out of memory: {last}"
+    if code is None:
+        return f"it ended without a result: {last}"
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "killed for want of memory" if oom else "killed (SIGKILL)"
     if code < 0:

@@ -125,10 +125,12 @@ def test_places_share_out_cores_and_gpus(monkeypatch):
         (1, "Traceback\n  File x\nValueError: no\n", False, "exit code 1: ValueError: no"),
         (2, "error: what\n  more\n╰───╯\n", False, "exit code 2: more"),
         (-9, "step 3\n", False, "killed (SIGKILL)"),
+        (1, "out of memory\n--- attempt 2: x\nValueError: no\n", False, "exit code 1: ValueError: no"),
         (-9, "step 3\n", True, "killed for want of memory"),
         (1, "DefaultCPUAllocator: can't allocate memory\n", False, "out of memory: DefaultCPUAllocator"),
         (-11, "", False, "killed (SIGSEGV)"),
         (1, "", False, "exit code 1: it printed nothing"),
+        (None, "step 3\n", False, "it ended without a result: step 3"),
     ],
 )
 def test_every_end_has_its_reason(tmp_path, code, log, oom, said):
