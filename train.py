@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import resume
+from experiments import ranks, resume
 from experiments.cli import UserError, command, near
 from experiments.signals import Interrupted
 
@@ -19,9 +19,11 @@ log = logging.getLogger(__name__)
 
 def hush() -> None:
     """Silences remarks of Lightning's that are not for the user."""
-    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "is not resumable"):
+    remarks = ("not have many workers", "LeafSpec", "exists and is not empty", "is not resumable", "`srun` command")
+    for harmless in remarks:
         warnings.filterwarnings("ignore", f".*{harmless}.*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for talkative in ("pytorch", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{talkative}").setLevel(logging.WARNING)
 
 
 def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
@@ -126,6 +128,7 @@ def learn(trainer: Any, module: Any, datamodule: Any, stands: Path | None) -> st
 
 @command("train", resume.again)
 def main(cfg: DictConfig) -> None:
+    ranks.follow()
     # late, so that help and mistakes on the command line take no seconds
     import lightning as L
     from lightning.pytorch.loggers import WandbLogger
@@ -174,6 +177,9 @@ def main(cfg: DictConfig) -> None:
         last = run_dir / "checkpoints" / "last.ckpt"
         good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint has been written yet"
         raise UserError(f"{error}\n  {good}") from error
+    except Exception:
+        ranks.say_who_died(trainer)
+        raise
 
     if trainer.is_global_zero:
         rows = next(callback.rows for callback in trainer.callbacks if isinstance(callback, results.Rows))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from experiments import resume
 from experiments.cli import UserError
+from experiments.ranks import DIED
 from experiments.signals import Interrupted, signals
 from experiments.sweep import Cell, Ledger, pids_of
 
@@ -139,6 +140,15 @@ def reason(code: int | None, log: Path, oom: bool) -> str:
     """
     printed = log.read_text(errors="replace").rpartition(ATTEMPT)[2]
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    died = [(number, found) for number, line in enumerate(lines) if (found := DIED.search(line))]
+    if died:  # one of several processes: the others print what follows from that
+        number, found = died[-1]
+        return f"rank {found[1]}: {ending(int(found[2]), lines[:number], oom)}"
+    return ending(code, lines, oom)
+
+
+def ending(code: int | None, lines: Sequence[str], oom: bool) -> str:
+    """How a process has ended, from its exit code and what it printed."""
     # box drawing and progress are no reason
     last = next((line for line in reversed(lines) if line[0].isalnum()), "it printed nothing")
     if any(word in line for line in lines[-30:] for word in MEMORY):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import call, command
 from conftest import ROOT
+from torture_sweep import torture
 
 import train
 from experiments import launcher, pool, sweep
@@ -19,6 +20,7 @@ from experiments.cli import UserError
 
 QUICK = ("-m", "model=identity", "channels=3", "trainer=cpu")
 TROUBLE = "+callbacks.trouble={_target_: trouble.Trouble, kind: none}"
+DIED = "[rank: 1] Child process with PID 7 terminated with code "
 PATH = {"PYTHONPATH": str(ROOT / "tests")}
 
 
@@ -131,6 +133,9 @@ def test_places_share_out_cores_and_gpus(monkeypatch):
         (-11, "", False, "killed (SIGSEGV)"),
         (1, "", False, "exit code 1: it printed nothing"),
         (None, "step 3\n", False, "it ended without a result: step 3"),
+        (-9, f"ValueError: no\n{DIED}-9\nRuntimeError: closed\n", False, "rank 1: killed (SIGKILL)"),
+        (1, f"ValueError: no\n{DIED}1\nRuntimeError: closed\n", False, "rank 1: exit code 1: ValueError: no"),
+        (1, f"{DIED}-9\n--- attempt 2: x\nValueError: no\n", False, "exit code 1: ValueError: no"),
     ],
 )
 def test_every_end_has_its_reason(tmp_path, code, log, oom, said):
@@ -215,6 +220,11 @@ def test_ctrl_c_stops_every_job_and_a_killed_driver_leaves_jobs_that_are_recogni
     done = command("train.py", *arguments, ALL_IS_WELL="1", **PATH)
     assert done.returncode == 0, done.stdout
     assert len(rows(folder)) == 2
+
+
+@pytest.mark.slow
+def test_killed_sweeps_end_like_one_that_was_left_alone(tmp_path):
+    assert torture(2, tmp_path) == 2
 
 
 @pytest.mark.slow
