@@ -23,14 +23,16 @@ lint: .venv/dev  ## lint and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/core  ## what training, evaluation and noise cost beside the network, and the cache beside decoding (5 minutes)
+bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside the network, and the cache beside decoding (6 minutes)
 	@$(BIN)/python -m experiments.bench $(ARGS)
 	@$(BIN)/python -m experiments.bench_cache
 	@$(BIN)/python -m experiments.bench_evaluate
 	@$(BIN)/python -m experiments.bench_noise
+	@$(BIN)/python -m experiments.bench_sweep
 
-torture: .venv/core  ## kill 60 runs at random moments, resume them, count; the same under stock Lightning (20 minutes)
+torture: .venv/core  ## kill 60 runs and 20 sweeps at random moments, go on, count; runs under stock Lightning, too (40 minutes)
 	@$(BIN)/python tests/torture.py $(ARGS)
+	@$(BIN)/python tests/torture_sweep.py
 
 clean:  ## remove the environment and caches; runs and data stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info build

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import resume
+from experiments import ranks, resume
 from experiments.cli import UserError, command, near
 from experiments.signals import Interrupted
 
@@ -19,9 +19,11 @@ log = logging.getLogger(__name__)
 
 def hush() -> None:
     """Silences remarks of Lightning's that are not for the user."""
-    for harmless in ("does not have many workers", "LeafSpec", "exists and is not empty", "is not resumable"):
+    remarks = ("not have many workers", "LeafSpec", "exists and is not empty", "is not resumable", "`srun` command")
+    for harmless in remarks:
         warnings.filterwarnings("ignore", f".*{harmless}.*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for talkative in ("pytorch", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{talkative}").setLevel(logging.WARNING)
 
 
 def free_the_other_budget(cfg: DictConfig, typed: list[str]) -> None:
@@ -47,8 +49,10 @@ def claim(run_dir: Path, cfg: DictConfig, typed: list[str], resumed: bool) -> No
             f"or go on with that run: resume={run_dir}"
         )
     try:
-        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        for left_over in run_dir.glob(".*.part*"):
+            left_over.unlink()
         write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(typed)))
+        write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))  # last: it says that a run is here
     except OSError as error:
         raise UserError(f"run_dir={run_dir} cannot be written: {error}") from error
 
@@ -124,6 +128,7 @@ def learn(trainer: Any, module: Any, datamodule: Any, stands: Path | None) -> st
 
 @command("train", resume.again)
 def main(cfg: DictConfig) -> None:
+    ranks.follow()
     # late, so that help and mistakes on the command line take no seconds
     import lightning as L
     from rich.console import Console
@@ -172,6 +177,9 @@ def main(cfg: DictConfig) -> None:
         last = run_dir / "checkpoints" / "last.ckpt"
         good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint has been written yet"
         raise UserError(f"{error}\n  {good}") from error
+    except Exception:
+        ranks.say_who_died(trainer)
+        raise
 
     if trainer.is_global_zero:
         rows = next(callback.rows for callback in trainer.callbacks if isinstance(callback, results.Rows))

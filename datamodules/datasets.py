@@ -75,7 +75,8 @@ class Crops(Dataset[Sample]):
 
 class WholeImages(Dataset[Sample]):
     """Batches of one whole image each, in order: ``clean``, ``noisy`` or both [1, C, H, W] in [0, 1]; and lists, of one
-    entry: ``name``, ``set``, ``realisation``, and ``own_noise``: whether the noise is its own.
+    entry: ``name``, ``set``, ``realisation``, and ``own_noise``: whether the noise is its own. An index beyond the last
+    begins again, and its batch is ``repeated``.
 
     Or of one whole video each, [1, T, C, H, W], with lists of as many entries as it has frames.
 
@@ -99,6 +100,7 @@ class WholeImages(Dataset[Sample]):
         return len(self.batches) * self.draws
 
     def __getitem__(self, index: int) -> Sample:
+        turn, index = divmod(index, len(self))
         number, realisation = divmod(index, self.draws)
         numbers = self.batches[number]
         items = [self.items[n] for n in numbers]
@@ -109,6 +111,7 @@ class WholeImages(Dataset[Sample]):
             "set": [item.set for item in items],
             "realisation": [realisation] * len(items),
             "own_noise": [item.noisy is not None for item in items],
+            "repeated": bool(turn),
         }
         return {view: t[None] if self.videos else t for view, t in zip(items[0].views, tensors, strict=True)} | about
 

@@ -188,9 +188,8 @@ class DenoisingDataModule(L.LightningDataModule):
         videos = self.frames is not None
         images = WholeImages(self._decoded[split], getattr(self.splits, split), draws, videos=videos)
         rank, world_size = self._place()
-        # every rank takes as many steps: the last ones begin again, and who gathers the rows drops the doubles
-        steps = -(-len(images) // world_size)
-        share = [(rank + step * world_size) % len(images) for step in range(steps)]
+        # every rank takes as many steps: the last ones begin again, and who gathers scores drops the doubles
+        share = range(rank, -(-len(images) // world_size) * world_size, world_size)
         return self._loader(images, batch_size=None, sampler=share)
 
     def _place(self) -> tuple[int, int]:

@@ -13,8 +13,13 @@ def leave_signals_to_parent(worker: int) -> None:
     """What a loader process does first (``worker_init_fn``)."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """From now on this process gets a signal when the one that has started it ends (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 @atexit.register

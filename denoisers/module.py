@@ -93,8 +93,10 @@ class DenoisingModule(L.LightningModule):
                 raise NonFinite(
                     f"step {self.global_step}: the validation PSNR is nan; image: {', '.join(batch['name'])}"
                 )
-            # Lightning's mean over batches, weighted by their size, is the mean over images
-            self.log(f"val/{metric}", values.mean(), prog_bar=True, batch_size=len(values), sync_dist=True)
+            # Lightning's mean over batches, weighted by their size, is the mean over images; over ranks, too, if sizes
+            # are no whole numbers, whose mean it would round
+            size: Any = 0.0 if batch.get("repeated") else float(len(values))
+            self.log(f"val/{metric}", values.mean(), prog_bar=True, batch_size=size, sync_dist=True)
         return estimate
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def done(verb: Sequence[str], folder: Path, overrides: Sequence[str]) -> None:
     if (folder / "summary.json").exists():
         log.info(f"done already: {folder}")
         return
-    again = started and verb == TRAIN
+    again = verb == TRAIN and (folder / "config.yaml").is_file()
     arguments = [f"resume={resume.quoted(folder)}"] if again else [*overrides, f"run_dir={resume.quoted(folder)}"]
     log.info(f"--- {' '.join([*verb, *arguments])}")
     # in a group of its own, so that Ctrl-C reaches it once, from here, and it ends in good order

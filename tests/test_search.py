@@ -83,13 +83,13 @@ def test_the_values_that_a_run_has_reached_are_its_best_and_those_of_its_summary
 
 def test_a_search_finds_the_best_and_is_no_longer_than_asked(tmp_path):
     sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=4)
-    study, entries = hunt(tmp_path, ["x=range(0,7)"], trials=12, sampler=sampler)
+    study, entries = hunt(tmp_path, ["x=range(1,8)"], trials=12, sampler=sampler)
     assert states(study) == ["COMPLETE"] * 12
     assert study.best_value == pytest.approx(30.03)  # the best of a run's validations
     assert study.best_params == {"x": 3}
     assert len(entries) <= 7  # a combination is one cell however often it is asked for
     assert all(entry.attempts == 1 for entry in entries.values())
-    again, _ = hunt(tmp_path, ["x=range(0,7)"], trials=12)
+    again, _ = hunt(tmp_path, ["x=range(1,8)"], trials=12)
     assert len(again.trials) == 12
 
 

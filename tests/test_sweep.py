@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import call, command
 from conftest import ROOT
+from torture_sweep import torture
 
 import train
 from experiments.cli import UserError
@@ -20,6 +21,7 @@ from experiments.sweeps import ledger as ledgers
 
 QUICK = ("-m", "model=identity", "channels=3", "trainer=cpu")
 TROUBLE = "+callbacks.trouble={_target_: trouble.Trouble, kind: none}"
+DIED = "[rank: 1] Child process with PID 7 terminated with code "
 PATH = {"PYTHONPATH": str(ROOT / "tests")}
 
 
@@ -126,11 +128,15 @@ def test_places_share_out_cores_and_gpus(monkeypatch):
         (1, "Traceback\n  File x\nValueError: no\n", None, "exit code 1: ValueError: no"),
         (2, "error: what\n  more\n╰───╯\n", None, "exit code 2: more"),
         (-9, "step 3\n", None, "killed (SIGKILL)"),
+        (1, "out of memory\n--- started: x\nValueError: no\n", None, "exit code 1: ValueError: no"),
         (-9, "step 3\n", "killed for want of memory", "killed for want of memory"),
         (1, "DefaultCPUAllocator: can't allocate memory\n", None, "out of memory: DefaultCPUAllocator"),
-        (-9, "out of memory\n--- python train.py\nstep 3\n", None, "killed (SIGKILL)"),
         (-11, "", None, "killed (SIGSEGV)"),
         (1, "", None, "exit code 1: it printed nothing"),
+        (0, "step 3\n", None, "it ended without a result: step 3"),
+        (-9, f"ValueError: no\n{DIED}-9\nRuntimeError: closed\n", None, "rank 1: killed (SIGKILL)"),
+        (1, f"ValueError: no\n{DIED}1\nRuntimeError: closed\n", None, "rank 1: exit code 1: ValueError: no"),
+        (1, f"{DIED}-9\n--- started: x\nValueError: no\n", None, "exit code 1: ValueError: no"),
     ],
 )
 def test_every_end_has_its_reason(tmp_path, code, log, remark, said):
@@ -215,6 +221,11 @@ def test_ctrl_c_stops_every_job_and_a_killed_driver_leaves_jobs_that_are_recogni
     done = command("train.py", *arguments, ALL_IS_WELL="1", **PATH)
     assert done.returncode == 0, done.stdout
     assert len(rows(folder)) == 2
+
+
+@pytest.mark.slow
+def test_killed_sweeps_end_like_one_that_was_left_alone(tmp_path):
+    assert torture(2, tmp_path) == 2
 
 
 @pytest.mark.slow

@@ -91,12 +91,14 @@ class Ledger:
         self.write()
 
     def add(self, cells: Sequence[Cell]) -> None:
-        """Gives each cell that is new a number."""
+        """Gives each cell that is new a number, and notes what has been done since the ledger was written."""
         number = 1 + max((entry.number for entry in self.entries.values()), default=-1)
         for cell in cells:
             if cell.fingerprint not in self.entries:
                 self.entries[cell.fingerprint] = Entry(number, list(cell.overrides))
                 number += 1
+            if self.state(cell) == "done":
+                self.entries[cell.fingerprint].state, self.entries[cell.fingerprint].reason = "done", None
         self.write()
 
     def write(self) -> None:
@@ -124,6 +126,8 @@ def opened(folder: Path, program: Sequence[str], axes: Sequence[str]) -> Iterato
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
     try:
+        for left_over in folder.glob(".*.part*"):
+            left_over.unlink()
         yield read(folder, list(program), list(axes))
     finally:
         lock.release()

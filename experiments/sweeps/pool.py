@@ -2,12 +2,13 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from experiments.signals import Interrupted
+from experiments.ranks import DIED
+from experiments.signals import Interrupted, signals
 from experiments.sweeps.ledger import Cell, Ledger
 from experiments.sweeps.work import BEGIN, LOG, Work
 
@@ -25,7 +26,7 @@ class Job(Protocol):
     remark: str | None
 
     def code(self) -> int | None:
-        """Its exit code, negative for a signal; None while it works or waits for its turn."""
+        """Its exit code, negative for a signal, 0 if nobody knows it; None while it works or waits for its turn."""
 
     def end(self, number: int) -> None:
         """Hands a signal on to it, at which it saves its state and ends."""
@@ -75,6 +76,7 @@ class Pool:
             Interrupted: a signal has come. All jobs have got it, and have ended.
         """
         left = True
+        signals.deferred = True  # or one that comes between a job's start and its place in ``running`` would lose it
         try:
             while left or self.running:
                 for cell, job in list(self.running.values()):
@@ -83,20 +85,26 @@ class Pool:
                 while left and len(self.running) < self.engine.size:
                     cell_ = next(cells, None)
                     left = cell_ is not None
-                    if cell_ is not None and self.ledger.state(cell_) != "done":
+                    if cell_ is not None:
                         self.start(cell_)
+                if signals.received:
+                    raise Interrupted(signals.received)
                 for watcher in self.watchers:
                     watcher()
                 time.sleep(POLL)
         except BaseException as end:
             self.stop(end.number if isinstance(end, Interrupted) else signal.SIGTERM)
             raise
+        finally:
+            signals.deferred = False
 
     def start(self, cell: Cell) -> None:
-        """Starts a job, or takes over the one that is at work."""
+        """Starts the job of a cell that is not done, or takes over the one that is at work."""
         folder = self.ledger.folder_of(cell).resolve()
         job = self.engine.found(folder)
         if job is None:
+            if self.ledger.state(cell) == "done":
+                return
             self.ledger.mark(cell, "running")
             group = {"WANDB_RUN_GROUP": self.ledger.folder.resolve().name}
             job = self.engine.start(Work(self.ledger.program, cell.overrides, folder, group))
@@ -104,14 +112,13 @@ class Pool:
 
     def look(self, cell: Cell, job: Job, code: int) -> None:
         """Writes down how a job has ended."""
-        folder = self.ledger.folder_of(cell)
         del self.running[cell.fingerprint]
-        if code == 0 and (folder / "summary.json").is_file():
+        if self.ledger.state(cell) == "done":
             self.ledger.mark(cell, "done")
         elif cell.fingerprint in self.fates:
             self.ledger.mark(cell, self.fates.pop(cell.fingerprint))
         else:
-            self.ledger.mark(cell, "failed", reason(code, folder / LOG, job.remark))
+            self.ledger.mark(cell, "failed", reason(code, self.ledger.folder_of(cell) / LOG, job.remark))
         for heir in self.heirs:
             heir(cell)
 
@@ -127,7 +134,7 @@ class Pool:
         for cell, job in self.running.values():
             while job.code() is None:
                 time.sleep(POLL)
-            self.ledger.mark(cell, "interrupted")
+            self.ledger.mark(cell, "done" if self.ledger.state(cell) == "done" else "interrupted")
         self.running.clear()
 
 
@@ -135,14 +142,23 @@ def reason(code: int, log: Path, remark: str | None) -> str:
     """Why a job has failed, in one line: what the engine says, what killed it, or the last line that it printed."""
     text = log.read_text(errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.rpartition(BEGIN)[2].splitlines() if line.strip()]
+    died = [(number, found) for number, line in enumerate(lines) if (found := DIED.search(line))]
+    if died:  # one of several processes: the others print what follows from that
+        number, found = died[-1]
+        return f"rank {found[1]}: {ending(int(found[2]), lines[:number], remark)}"
+    return ending(code, lines, remark)
+
+
+def ending(code: int, lines: Sequence[str], remark: str | None) -> str:
+    """How a process has ended, from its exit code and what it printed."""
     # box drawing and progress are no reason
     last = next((line for line in reversed(lines) if line[0].isalnum()), "it printed nothing")
     if any(word in line for line in lines[-30:] for word in MEMORY):
         return f"out of memory: {last}"
     if remark is not None:
         return remark
-    if code == -signal.SIGKILL or code == 128 + signal.SIGKILL:
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return "killed (SIGKILL)"
     if code < 0:
         return f"killed ({signal.Signals(-code).name})"
-    return f"exit code {code}: {last}"
+    return f"exit code {code}: {last}" if code else f"it ended without a result: {last}"

@@ -1,7 +1,6 @@
 """A cell's job: a process of its own, on whichever machine it is called."""
 
 import contextlib
-import ctypes
 import os
 import resource
 import shlex
@@ -14,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from datamodules.workers import end_with_parent
 from experiments import resume
 from experiments.signals import ENDING
 
 LOG = "job.log"
-BEGIN = "--- "  # of the line in it that says what is started
+BEGIN = "--- started: "  # of the line in it that says what is started
 POLL = 0.2  # seconds between looks at the process
-PR_SET_PDEATHSIG = 1  # Linux: the signal that a process gets when its parent has died
 
 
 @dataclass
@@ -110,5 +109,4 @@ class Work:
 def bind() -> None:
     """Makes a new process end in good order when its parent has died; the signal of submitit is its parent's alone."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
