@@ -188,10 +188,16 @@ def known_keys(config_name: str) -> list[str]:
 def base_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration that the chosen groups give before any value in it is overridden."""
     choices = [o for o in overrides if "=" in o and not o.startswith("-") and (CONF / o.split("=")[0]).is_dir()]
+    return chosen(config_name, tuple(choices))
+
+
+@functools.cache
+def chosen(config_name: str, choices: tuple[str, ...]) -> DictConfig:
+    """The same, of the choices alone; many cells of a sweep share theirs."""
     if GlobalHydra.instance().is_initialized():
-        return hydra.compose(config_name, choices)
+        return hydra.compose(config_name, list(choices))
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(config_name, choices)
+        return hydra.compose(config_name, list(choices))
 
 
 def plain(cfg: Any) -> Any:
