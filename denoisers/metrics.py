@@ -49,6 +49,12 @@ def ssim(estimate: Tensor, clean: Tensor, window: Window = WINDOWS["gaussian"]) 
     Raises:
         ValueError: images below the window's size, for which the index is not defined.
     """
+    luminance, structure = ssim_factors(estimate, clean, window)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def ssim_factors(estimate: Tensor, clean: Tensor, window: Window = WINDOWS["gaussian"]) -> tuple[Tensor, Tensor]:
+    """The two factors of :func:`ssim` at each pixel where the window fits in: of the means; of contrast and structure."""
     height, width = clean.shape[-2:]
     if min(height, width) < window.side:
         side = window.side
@@ -59,8 +65,8 @@ def ssim(estimate: Tensor, clean: Tensor, window: Window = WINDOWS["gaussian"]) 
         window.correction * moment for moment in (xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y)
     )
     c1, c2 = 0.01**2, 0.03**2
-    index = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    return index.mean(dim=(1, 2, 3))
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    return luminance, (2 * cov + c2) / (var_x + var_y + c2)
 
 
 def smooth(image: Tensor, taps: Sequence[float]) -> Tensor:

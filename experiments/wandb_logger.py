@@ -18,8 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from experiments.cli import near
 
 log = logging.getLogger(__name__)
-PATIENCE = 2  # seconds that a question may wait for its answer
-START = 5  # seconds that the start of a run may take
+PATIENCE = 1.5  # seconds that a question may wait for its answer
+START = 4  # seconds that the start of a run may take
 
 
 class Wandb(WandbLogger):
@@ -77,7 +77,7 @@ class Wandb(WandbLogger):
             log.warning(f"W&B: not all was sent; send it later with: wandb sync {shlex.quote(str(near(folder)))}")
 
 
-def wandb_logger(*, save_dir: str, finish_timeout: float = 4, **options: Any) -> Wandb:
+def wandb_logger(*, save_dir: str, finish_timeout: float = 3, **options: Any) -> Wandb:
     """A W&B logger: online where a key and the network are there, offline by itself otherwise; it never asks or waits.
 
     A folder that holds a W&B run already goes on with that one.
