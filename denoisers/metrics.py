@@ -54,7 +54,7 @@ def ssim(estimate: Tensor, clean: Tensor, window: Window = WINDOWS["gaussian"]) 
 
 
 def ssim_factors(estimate: Tensor, clean: Tensor, window: Window = WINDOWS["gaussian"]) -> tuple[Tensor, Tensor]:
-    """The two factors of :func:`ssim` at each pixel where the window fits in: of the means; of contrast and structure."""
+    """The factors of :func:`ssim` at each pixel where the window fits in: of means; of contrast and structure."""
     height, width = clean.shape[-2:]
     if min(height, width) < window.side:
         side = window.side

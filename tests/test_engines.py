@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from command_line import command
@@ -126,6 +127,33 @@ def test_submitit_starts_a_job_again_that_runs_out_of_time(tmp_path):
     assert run(tmp_path / "s", engine, [cell("wait")])["wait0"][0] == "done"
     assert (tmp_path / "s" / "0" / "saved").exists()
     assert len(starts(tmp_path / "s")[0]) == 2
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_ray_fails_its_own_job_which_leaves_its_checkpoint(tmp_path):
+    engine, job = ray_local(tmp_path), tmp_path / "s" / "0"
+
+    def kill():
+        until(lambda: (job / "starts").exists())
+        time.sleep(0.3)  # its handlers stand
+        pid = int((job / "starts").read_text().split()[0])
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        [worker] = [line.split()[1] for line in status if line.startswith("PPid")]
+        os.kill(int(worker), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        found = run(tmp_path / "s", engine, [cell("wait"), cell("fine")])
+        thread.join()
+        assert found["wait0"][0] == "failed"
+        assert found["wait0"][1].startswith("Ray: ")
+        assert found["fine0"][0] == "done"
+        until(lambda: not pids_of(job))
+        assert (job / "saved").exists()
+        assert run(tmp_path / "s", engine, [cell("wait"), cell("fine")])["wait0"][0] == "done"
+    finally:
+        engine.close()
 
 
 def test_the_batch_script_says_what_the_preset_says(tmp_path, monkeypatch):
