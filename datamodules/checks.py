@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.images import BACKDROPS, Alpha, DataError, Header, listing, read_headers
 from datamodules.noise.base import Noise
 from datamodules.noise.none import NoNoise
-from datamodules.splits import Item, Splits
+from datamodules.parting import Item, Splits
 
 log = logging.getLogger(__name__)
 SMALLEST_SCORED = 11  # SSIM's window

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from datamodules import seeds
 from datamodules.images import DataError, to_tensor
-from datamodules.splits import Item
+from datamodules.parting import Item
 
 Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: an item's views
 Sample = dict[str, Any]

@@ -18,8 +18,8 @@ from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages, beginnings
 from datamodules.images import Alpha, DataError
 from datamodules.noise.base import Noise, rms
+from datamodules.parting import Splits
 from datamodules.realisation import ContentSeeded
-from datamodules.splits import Splits
 from datamodules.workers import leave_signals_to_parent
 
 Batch = dict[str, Any]

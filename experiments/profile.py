@@ -15,7 +15,7 @@ from experiments.cli import UserError, command, near
 
 if TYPE_CHECKING:
     from datamodules.noise.profile import Pair, Profile, Table
-    from datamodules.splits import Item
+    from datamodules.parting import Item
 
 log = logging.getLogger(__name__)
 SHARE = 0.01  # of the values: bins that hold fewer are not compared
@@ -116,7 +116,7 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from datamodules.noise import profile
-    from datamodules.splits import grouped
+    from datamodules.parting import grouped
     from experiments import plots
 
     splits = instantiate(cfg.data.splits)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from datamodules.checks import Headers
 from datamodules.images import decode_as, to_tensor
 from datamodules.noise.base import Noise, rms
+from datamodules.parting import Item
 from datamodules.realisation import ContentSeeded
-from datamodules.splits import Item
 from datamodules.workers import leave_signals_to_parent
 from denoisers.metrics import Score, saved
 from denoisers.tiles import tiled

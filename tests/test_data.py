@@ -10,14 +10,14 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules import catalog, crops, seeds, splits
+from datamodules import catalog, crops, parting, seeds
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream
 from datamodules.images import DataError
 from train import build, free_the_other_budget
 
-ITEM = splits.Item("set", "name", Path("file.png"))
-PAIR = splits.Item("set", "name", Path("file.png"), Path("noisy.png"))
+ITEM = parting.Item("set", "name", Path("file.png"))
+PAIR = parting.Item("set", "name", Path("file.png"), Path("noisy.png"))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def images(channels, *kinds):
 )
 def test_crops_on_the_device_are_the_loaders_bit_for_bit(content, kept_as, patch_size):
     noisy = Path("noisy.png") if len(content[0]) == 2 else None
-    items = [splits.Item("set", f"image {number}", Path("file.png"), noisy) for number in range(len(content))]
+    items = [parting.Item("set", f"image {number}", Path("file.png"), noisy) for number in range(len(content))]
     source = Crops(content, items, patch_size=patch_size, crops_per_image=40, seed=5)
     order = stream(lambda: 47, crops=len(source))
     device, loader = DeviceCrops(source, order, torch.device("cpu")), DataLoader(source, batch_sampler=order)

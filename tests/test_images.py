@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.checks import check_headers, ruled
 from datamodules.images import DataError, decode, decode_as, read, read_header, resize, to_channels, to_tensor
-from datamodules.splits import Item, Splits
+from datamodules.parting import Item, Splits
 
 
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import splits
+from datamodules import parting, splits
 from datamodules.images import DataError
 
 FRACTIONS = [0.7, 0.15, 0.15]
@@ -20,7 +20,7 @@ def put(folder, *names):
 
 def parted(folder, split_seed=0, fractions=FRACTIONS):
     found = splits.folder(path=str(folder), train=None, val=None, test=None, fractions=fractions, split_seed=split_seed)
-    return [{item.name for item in getattr(found, part)} for part in splits.PARTS]
+    return [{item.name for item in getattr(found, part)} for part in parting.PARTS]
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_written_is_parted_all_the_same(folder, monkeypa
     def refused(path, text):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(splits, "write_text", refused)
+    monkeypatch.setattr(parting, "write_text", refused)
     with caplog.at_level("INFO"):
         assert parted(folder) == kept
     assert "Permission denied" in caplog.text
@@ -101,7 +101,7 @@ def test_each_group_is_parted_alike(tmp_path):
         put(tmp_path / kind, *names)
     found = pairs(tmp_path, groups=r"^(.)_iso(\d+)")
     for part, count in (("train", 4), ("val", 2), ("test", 2)):
-        groups = splits.grouped(getattr(found, part), r"^(.)_iso(\d+)")
+        groups = parting.grouped(getattr(found, part), r"^(.)_iso(\d+)")
         assert list(groups) == ["a_100", "a_800", "b_100", "b_800"]
         assert {len(items) for items in groups.values()} == {count}
     again = pairs(tmp_path, groups=r"^(.)_iso(\d+)")
@@ -120,16 +120,16 @@ def test_synthetic_noise_is_for_training_alone(tmp_path):
 
 
 def test_groups_are_folders_unless_names_say_more():
-    items = [splits.Item("s", name, None) for name in ("x/1", "x/2", "y/1", "top")]
-    assert {name: len(group) for name, group in splits.grouped(items, None).items()} == {"all": 1, "x": 2, "y": 1}
-    assert list(splits.grouped(items, r"\d|top")) == ["1", "2", "top"]
+    items = [parting.Item("s", name, None) for name in ("x/1", "x/2", "y/1", "top")]
+    assert {name: len(group) for name, group in parting.grouped(items, None).items()} == {"all": 1, "x": 2, "y": 1}
+    assert list(parting.grouped(items, r"\d|top")) == ["1", "2", "top"]
     for pattern, named in (("(", "not a regular expression"), ("z", "nothing of it in the name x/1")):
         with pytest.raises(DataError, match=named):
-            splits.grouped(items, pattern)
+            parting.grouped(items, pattern)
 
 
 def test_parts_are_a_function_of_the_seed_alone():
-    items = [splits.Item("s", f"{number}", None) for number in range(20)]
-    one, two = (splits.part(items, [10, 5, 5], 3) for _ in range(2))
+    items = [parting.Item("s", f"{number}", None) for number in range(20)]
+    one, two = (parting.part(items, [10, 5, 5], 3) for _ in range(2))
     assert one == two
     assert np.concatenate([[item.name for item in part] for part in one]).size == 20

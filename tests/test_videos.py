@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules import splits
+from datamodules import parting, splits
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream, WholeImages
 from datamodules.images import DataError
@@ -100,7 +100,7 @@ def test_three_directories_are_three_parts(tmp_path):
 
 def two_videos(*lengths):
     frames_ = [(name, n) for name, length in zip("ab", lengths, strict=True) for n in range(length)]
-    items = [splits.Item("set", f"{name}/{n}", Path("x.png"), video=name) for name, n in frames_]
+    items = [parting.Item("set", f"{name}/{n}", Path("x.png"), video=name) for name, n in frames_]
     random = np.random.default_rng(0)
     images = [(random.integers(0, 256, (12, 15, 1), dtype=np.uint8),) for _ in items]
     for number, (image,) in enumerate(images):
@@ -143,7 +143,7 @@ def test_videos_too_short_and_pictures_that_are_none_are_named():
     images, items = two_videos(3, 2)
     with pytest.raises(DataError, match="data.frames=4: .* the longest one for training has 3"):
         Crops(images, items, patch_size=5, crops_per_image=1, seed=1, frames=4)
-    stills = [splits.Item("set", item.name, item.clean) for item in items]
+    stills = [parting.Item("set", item.name, item.clean) for item in items]
     with pytest.raises(DataError, match="these images are none: use data=frames"):
         Crops(images, stills, patch_size=5, crops_per_image=1, seed=1, frames=2)
 

@@ -120,7 +120,7 @@ def opened(folder: Path, program: Sequence[str], axes: Sequence[str]) -> Iterato
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # a report may look at it for a moment
     except Timeout:
         raise UserError(f"{folder}: another process runs this sweep; wait for it, or stop it") from None
     except OSError as error:
@@ -165,7 +165,7 @@ def load(folder: Path) -> Ledger:
             raise ValueError("a number is none")
         return Ledger(folder, list(content["program"]), list(content["axes"]), entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged ({error}): remove it, and the sweep begins anew") from error
+        raise UserError(f"{file} is damaged ({error}): move the folder away, and the sweep begins anew") from error
 
 
 def driven(folder: Path) -> bool:
