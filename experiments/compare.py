@@ -144,10 +144,12 @@ def main(cfg: DictConfig) -> None:
     down, across = list(cfg.rows), list(cfg.columns)
     across += [key for key in ("protocol",) if key not in [*down, *across]]
     metrics = [metric for metric in cfg.metrics if metric in rows and rows[metric].notna().any()]
-    means = comparison.means(rows, [*down, *across], metrics)
+    of_images = {*down, *across} <= {"method", "model", "set", "noise", "level", "protocol", "realisation"}
+    learnt = rows[rows["method"] != comparison.NOISY]  # which alone has a loss, a schedule, a seed
+    means = comparison.means(rows if of_images else learnt, [*down, *across], metrics)
     each = comparison.means(rows, ["method", "model", "set", "noise", "level", "channels", "protocol"], ["psnr"])
     each = each[(each["method"] != comparison.NOISY) & each["psnr"].notna()]
-    costs = costs_of(found, names, cfg.cost)
+    costs = costs_of(found, names, cfg.cost and "method" in cfg.rows)
     for warning in warnings:
         log.warning(f"WARNING: {warning}")
     first = findings.means_table(means, down, across, metrics, costs)

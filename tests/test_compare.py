@@ -382,6 +382,7 @@ def test_a_sweep_is_the_ablation_table_over_its_seeds_and_names_what_is_missing(
     assert shown["dncnn", "l1 sigma25 kair PSNR"] == f"{centre + 1.75:.2f} ± {spread:.2f}"
     assert shown["unet", "mse sigma25 kair PSNR"] == f"{centre + 3:.2f}"
     assert shown["unet", "l1 sigma25 kair PSNR"] == f"{centre + 5:.2f}"
+    assert not any(row == "noisy" for row, _ in shown)  # what has no loss has no column
     warning = "2 of 8 cells have no results and are left out: failed 5; waiting 6"
     assert warning in printed
     assert warning in (folder / "table.md").read_text()

@@ -72,13 +72,16 @@ class Search:
         from optuna.trial import TrialState
 
         words = [f"{key}={trial.params[key]}" for key in self.space]
+        title = " ".join(f"{key}={shown(trial.params[key])}" for key in self.space)
         try:
-            one = self.compose(words, " ".join(words))
+            one = self.compose(words, title)
         except (UserError, HydraException, OmegaConfBaseException) as error:
             log.info(f"trial {trial.number} cannot run: {' '.join(words)}: {str(error).strip().splitlines()[0]}")
             self.study.tell(trial, state=TrialState.FAIL)
             return
         self.trials.setdefault(one.fingerprint, []).append(trial)
+        known = self.study.trials[trial.number].intermediate_values
+        self.reported.setdefault(one.fingerprint, max(known, default=-1))
         if len(self.trials[one.fingerprint]) > 1:
             return  # it is at work already
         if one not in self.known:
@@ -113,7 +116,7 @@ class Search:
         """Tells the study of a cell's validations; whether there were new ones."""
         [name] = self.objectives
         _, points = progress.read(pool.ledger.folder_of(one), name)
-        new = [(step, found) for step, found in points if step > self.reported.get(one.fingerprint, -1)]
+        new = [(step, found) for step, found in points if step > self.reported[one.fingerprint]]
         for step, found in new:
             self.reported[one.fingerprint] = step
             for trial in self.trials[one.fingerprint]:
@@ -200,6 +203,11 @@ def again(study: Any, pool: Pool, compose: Callable[[Sequence[str], str], Cell])
             study.enqueue_trial(trial.params, skip_if_exists=False)
 
 
+def shown(value: Any) -> str:
+    """A value as people read it."""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
 def value(folder: Path, name: str, way: str) -> float:
     """What a finished run has reached.
 
@@ -232,12 +240,12 @@ def conclude(study: Any, objectives: Mapping[str, str], pool: Pool, fixed: Seque
     front = {trial.number for trial in study.best_trials}
     way = next(iter(objectives.values()))
     complete.sort(key=lambda trial: trial.values[0], reverse=way == "maximize")
-    shown = [trial for trial in complete if trial.number in front] if len(objectives) > 1 else complete[:SHOWN]
-    keys = list(shown[0].params)
-    rows = [[str(t.number), *(f"{v:.5g}" for v in t.values), *(str(t.params[key]) for key in keys)] for t in shown]
+    best = [trial for trial in complete if trial.number in front] if len(objectives) > 1 else complete[:SHOWN]
+    keys = list(best[0].params)
+    rows = [[str(t.number), *map(shown, t.values), *(shown(t.params[key]) for key in keys)] for t in best]
     title = "No trial is better in all objectives" if len(objectives) > 1 else f"The best of {len(study.trials)} trials"
     tables.Table(title, ["trial", *objectives, *keys], rows).show()
-    log.info(f"  python train.py {' '.join([*fixed, *(f'{key}={shown[0].params[key]}' for key in keys)])}")
+    log.info(f"  python train.py {' '.join([*fixed, *(f'{key}={best[0].params[key]}' for key in keys)])}")
     trials = [
         {"number": t.number, "state": t.state.name.lower(), "params": t.params, "values": t.values}
         | {"best": t.number in front}
