@@ -59,7 +59,9 @@ def conclude(ledger: Ledger, cells: list[Cell]) -> None:
         entry = ledger.entries[cell.fingerprint]
         log.info(f"failed      {entry.number}: {cell.title}\n              {entry.reason}")
         log.info(f"              {near(ledger.folder_of(cell) / LOG)}")
-    log.info(f"{len(cells) - len(failed)} of {len(cells)} cells are done; compare them with:")
+    states = [ledger.state(cell) for cell in cells]
+    pruned = f", {states.count('pruned')} were ended early" if "pruned" in states else ""
+    log.info(f"{states.count('done')} of {len(cells)} cells are done{pruned}; compare them with:")
     log.info(f"  python -m experiments.compare {near(ledger.folder)}")
     if sending := wandb_logger.sync(ledger.folder):
         log.info(f"send its runs to W&B with:\n  {sending}")

@@ -245,7 +245,8 @@ def conclude(study: Any, objectives: Mapping[str, str], pool: Pool, fixed: Seque
     rows = [[str(t.number), *map(shown, t.values), *(shown(t.params[key]) for key in keys)] for t in best]
     title = "No trial is better in all objectives" if len(objectives) > 1 else f"The best of {len(study.trials)} trials"
     tables.Table(title, ["trial", *objectives, *keys], rows).show()
-    log.info(f"  python train.py {' '.join([*fixed, *(f'{key}={best[0].params[key]}' for key in keys)])}")
+    words = [word for word in fixed if not word.startswith("hparams_search=")]
+    log.info(f"  python train.py {' '.join([*words, *(f'{key}={best[0].params[key]}' for key in keys)])}")
     trials = [
         {"number": t.number, "state": t.state.name.lower(), "params": t.params, "values": t.values}
         | {"best": t.number in front}
