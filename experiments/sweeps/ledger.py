@@ -43,7 +43,7 @@ class Entry:
     Args:
         number: the name of its folder.
         overrides: what was typed for it.
-        state: ``waiting``, ``running``, ``done``, ``failed`` or ``interrupted``.
+        state: ``waiting``, ``running``, ``done``, ``failed``, ``interrupted`` or ``pruned``.
         reason: of a failure, in one line.
         attempts: how often it was started.
     """

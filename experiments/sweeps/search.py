@@ -71,10 +71,9 @@ class Search:
         """The cell of a trial, if it has to be run."""
         from optuna.trial import TrialState
 
-        words = [f"{key}={trial.params[key]}" for key in self.space]
-        title = " ".join(f"{key}={shown(trial.params[key])}" for key in self.space)
+        words = [f"{key}={shown(trial.params[key])}" for key in self.space]
         try:
-            one = self.compose(words, title)
+            one = self.compose(words, " ".join(words))
         except (UserError, HydraException, OmegaConfBaseException) as error:
             log.info(f"trial {trial.number} cannot run: {' '.join(words)}: {str(error).strip().splitlines()[0]}")
             self.study.tell(trial, state=TrialState.FAIL)
@@ -197,14 +196,14 @@ def again(study: Any, pool: Pool, compose: Callable[[Sequence[str], str], Cell])
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.FAIL,)):
-        words = [f"{key}={text}" for key, text in trial.params.items()]
+        words = [f"{key}={shown(value)}" for key, value in trial.params.items()]
         entry = pool.ledger.entries.get(compose(words, "").fingerprint)
         if entry is not None and entry.state == "failed":
             study.enqueue_trial(trial.params, skip_if_exists=False)
 
 
 def shown(value: Any) -> str:
-    """A value as people read it."""
+    """A value as people read it, and as it is tried: with five digits."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
@@ -246,7 +245,7 @@ def conclude(study: Any, objectives: Mapping[str, str], pool: Pool, fixed: Seque
     title = "No trial is better in all objectives" if len(objectives) > 1 else f"The best of {len(study.trials)} trials"
     tables.Table(title, ["trial", *objectives, *keys], rows).show()
     words = [word for word in fixed if not word.startswith("hparams_search=")]
-    log.info(f"  python train.py {' '.join([*words, *(f'{key}={best[0].params[key]}' for key in keys)])}")
+    log.info(f"  python train.py {' '.join([*words, *(f'{key}={shown(best[0].params[key])}' for key in keys)])}")
     trials = [
         {"number": t.number, "state": t.state.name.lower(), "params": t.params, "values": t.values}
         | {"best": t.number in front}
