@@ -41,6 +41,7 @@ def resumed(tmp_path_factory):
     return folder, sorted(folder.glob("wandb/offline-run-*"))
 
 
+@pytest.mark.slow
 def test_a_run_has_its_group_axes_curves_pictures_and_table(resumed):
     _, [run, _] = resumed
     [about] = records(run, "run")
@@ -64,6 +65,7 @@ def test_a_run_has_its_group_axes_curves_pictures_and_table(resumed):
     assert [row[0] for row in table["data"]] == ["chelsea"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_the_same_one_and_its_summary_is_that_of_the_rows(resumed):
     folder, runs = resumed
     ids = {records(run, "run")[0]["run_id"] for run in runs}
