@@ -3,7 +3,6 @@
 import itertools
 import logging
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from experiments import resume
 from experiments.cli import CONF, UserError
 from experiments.signals import Interrupted
+from experiments.sweeps.work import Work
 
 log = logging.getLogger(__name__)
 TRAIN = (str(CONF.parent / "train.py"),)
@@ -79,11 +79,10 @@ def done(verb: Sequence[str], folder: Path, overrides: Sequence[str]) -> None:
     if (folder / "summary.json").exists():
         log.info(f"done already: {folder}")
         return
-    again = verb == TRAIN and (folder / "config.yaml").is_file()
-    arguments = [f"resume={resume.quoted(folder)}"] if again else [*overrides, f"run_dir={resume.quoted(folder)}"]
-    log.info(f"--- {' '.join([*verb, *arguments])}")
+    command = Work(verb, overrides, folder).command()
+    log.info(f"--- {' '.join(command[1:])}")
     # in a group of its own, so that Ctrl-C reaches it once, from here, and it ends in good order
-    process = subprocess.Popen([sys.executable, *verb, *arguments], process_group=0)
+    process = subprocess.Popen(command, process_group=0)
     try:
         code = process.wait()
     except Interrupted as end:

@@ -1,9 +1,7 @@
 """What W&B costs a run when it does not answer: ``python tests/outages.py`` trains under each fault, prints a table."""
 
 import csv
-import os
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from command_line import command
 from wandb_server import KEY, serving
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,15 +59,7 @@ def server(fault):
 def train(folder, *arguments, **environment):
     """Trains for some steps → the outcome."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "train.py", *TASK, *arguments, f"run_dir={folder}"],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
+    done = command("train.py", *TASK, *arguments, f"run_dir={folder}", **environment)
     seconds, table, best = time.monotonic() - began, folder / "per_image.csv", folder / "checkpoints" / "best.ckpt"
     rows = list(csv.DictReader(table.open())) if table.is_file() else []
     weights = torch.load(best, weights_only=True)["state_dict"] if best.is_file() else {}

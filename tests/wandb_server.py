@@ -4,7 +4,8 @@ import http.server
 import json
 import re
 import threading
-from contextlib import contextmanager
+
+from web import running
 
 KEY = "0123456789" * 4
 
@@ -105,16 +106,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def serving(fault=None, after=0):
     """A server while the block runs."""
-    server = Server(fault, after)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.release.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return running(Server(fault, after))

@@ -69,10 +69,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
 def serving(files):
-    """A server while the block runs."""
-    server = Server(files)
+    """A server of files while the block runs."""
+    return running(Server(files))
+
+
+@contextmanager
+def running(server):
+    """A server while the block runs; it has a ``release`` for those who wait in it."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

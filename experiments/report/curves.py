@@ -1,9 +1,9 @@
 """Training curves of a run's ``metrics.csv``, thin enough for a page."""
 
-import csv
 import itertools
-import math
 from pathlib import Path
+
+from experiments.sweeps.progress import series
 
 POINTS = 240  # of a line
 QUANTITIES = ("train/loss", "train/psnr", "val/psnr", "val/ssim")
@@ -11,17 +11,7 @@ QUANTITIES = ("train/loss", "train/psnr", "val/psnr", "val/ssim")
 
 def read(path: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Quantity → steps and values; a longer series is cut into equal parts and each part shown by its mean."""
-    series: dict[str, list[tuple[float, float]]] = {quantity: [] for quantity in QUANTITIES}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for line in csv.DictReader(file):
-            for quantity in QUANTITIES:
-                try:
-                    point = float(line.get("step") or "nan"), float(line.get(quantity) or "nan")
-                except ValueError:  # a line that a kill cut
-                    continue
-                if all(map(math.isfinite, point)):
-                    series[quantity].append(point)
-    return {quantity: thinned(points) for quantity, points in series.items() if points}
+    return {quantity: thinned(points) for quantity, points in series(path, QUANTITIES).items() if points}
 
 
 def thinned(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

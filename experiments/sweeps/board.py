@@ -13,7 +13,6 @@ from experiments.sweeps import progress
 from experiments.sweeps.ledger import Cell, Ledger
 
 log = logging.getLogger(__name__)
-EVERY = 1.0  # seconds between looks into the jobs' folders
 STYLES = {"running": "cyan", "done": "green", "failed": "red", "interrupted": "yellow", "pruned": "dim"}
 
 
@@ -32,7 +31,6 @@ class Board:
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.seen = {cell.fingerprint: ledger.state(cell) for cell in cells}
         self.first: dict[str, tuple[float, int]] = {}  # when a cell was first seen at work, and its step then
-        self.looked = 0.0
 
     def __enter__(self) -> "Board":
         if self.live:
@@ -42,16 +40,12 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.looked = 0.0
         self.refresh()
         if self.live:
             self.live.__exit__(kind, error, trace)
 
     def refresh(self) -> None:
-        """Shows what has changed, at most once in EVERY seconds."""
-        if time.monotonic() - self.looked < EVERY:
-            return
-        self.looked = time.monotonic()
+        """Shows what has changed."""
         for cell in self.cells:
             if (state := self.ledger.state(cell)) != self.seen.get(cell.fingerprint):
                 self.seen[cell.fingerprint] = state

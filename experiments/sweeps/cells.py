@@ -36,8 +36,8 @@ def composed(context: HydraContext, config: DictConfig, jobs: Sequence[Sequence[
         title = " ".join(words) or "(no axis)"
         try:
             cells.append(cell(context, config, job, title))
-        except (UserError, HydraException, OmegaConfBaseException) as error:
-            wrong.append(f"  {title}: {str(error).strip().splitlines()[0]}")
+        except UserError as error:
+            wrong.append(f"  {title}: {error}")
     if wrong:
         raise UserError(
             f"{len(wrong)} of {len(jobs)} cells cannot run, {len(cells)} could; nothing was started:\n"
@@ -56,7 +56,7 @@ def cell(context: HydraContext, config: DictConfig, job: Sequence[str], title: s
     """One cell.
 
     Raises:
-        UserError, HydraException, OmegaConfBaseException: it does not compose, or cannot work.
+        UserError: it does not compose, or cannot work; in one line.
     """
     before = HydraConfig.instance().cfg
     try:
@@ -70,6 +70,8 @@ def cell(context: HydraContext, config: DictConfig, job: Sequence[str], title: s
         check(cfg, str(hydra_part.job.config_name))
         steps = OmegaConf.select(cfg, "trainer.max_steps")
         return Cell(tuple(job), fingerprint(cfg), title, steps if steps and steps > 0 else None)
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        raise UserError(str(error).strip().splitlines()[0]) from error
     finally:
         HydraConfig.instance().cfg = before
 

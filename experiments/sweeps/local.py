@@ -50,6 +50,11 @@ class Survivor:
                 os.kill(pid, number)
 
 
+def survivor(folder: Path) -> Survivor | None:
+    """The job that works on a folder here already."""
+    return Survivor(folder) if pids_of(folder) else None
+
+
 @dataclass
 class Machine:
     """Runs jobs as processes of this machine.
@@ -75,11 +80,10 @@ class Machine:
         return self.taken[place]
 
     def found(self, folder: Path) -> Job | None:
-        if not pids_of(folder):
-            return None
-        place = self.free()
-        self.taken[place] = Survivor(folder)
-        return self.taken[place]
+        job = survivor(folder)
+        if job is not None:
+            self.taken[self.free()] = job
+        return job
 
     def free(self) -> int:
         """The first place whose job has ended, or that has had none."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from experiments.cli import UserError
 from experiments.signals import signals
-from experiments.sweeps.ledger import pids_of
-from experiments.sweeps.local import Survivor, thread_counts
+from experiments.sweeps.local import survivor, thread_counts
 from experiments.sweeps.pool import Job
 from experiments.sweeps.work import Work
 
@@ -82,7 +81,7 @@ class Cluster:
         return Task(self.do.remote(work))
 
     def found(self, folder: Path) -> Job | None:
-        return Survivor(folder) if pids_of(folder) else None
+        return survivor(folder)
 
     def close(self) -> None:
         import ray

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -61,9 +62,9 @@ class OurLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
 
+    @abstractmethod
     def engine(self, folder: Path) -> Engine:
         """Where the jobs of a sweep in a folder run."""
-        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         typed = [[word for word in job if not word.startswith("hydra")] for job in job_overrides]

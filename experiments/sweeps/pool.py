@@ -13,6 +13,7 @@ from experiments.sweeps.ledger import Cell, Ledger
 from experiments.sweeps.work import BEGIN, LOG, Work
 
 POLL = 0.2  # seconds between looks at the jobs
+EVERY = 1.0  # seconds between calls of those who watch, which look into the jobs' folders
 MEMORY = ("can't allocate memory", "out of memory", "MemoryError", "bad_alloc", "Cannot allocate memory")
 
 
@@ -57,7 +58,7 @@ class Pool:
         ledger: of the sweep.
         engine: where its jobs run.
         running: fingerprint → cell and job, of those that run at the moment.
-        watchers: called as often as changes are looked for.
+        watchers: called once in EVERY seconds.
         heirs: called with a cell, when what has become of it is written down.
         fates: fingerprint → the state of a cell whose end was wished for.
     """
@@ -75,7 +76,7 @@ class Pool:
         Raises:
             Interrupted: a signal has come. All jobs have got it, and have ended.
         """
-        left = True
+        left, watched = True, 0.0
         signals.deferred = True  # or one that comes between a job's start and its place in ``running`` would lose it
         try:
             while left or self.running:
@@ -89,8 +90,10 @@ class Pool:
                         self.start(cell_)
                 if signals.received:
                     raise Interrupted(signals.received)
-                for watcher in self.watchers:
-                    watcher()
+                if time.monotonic() - watched >= EVERY:
+                    watched = time.monotonic()
+                    for watcher in self.watchers:
+                        watcher()
                 time.sleep(POLL)
         except BaseException as end:
             self.stop(end.number if isinstance(end, Interrupted) else signal.SIGTERM)

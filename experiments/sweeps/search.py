@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import HydraContext
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments import tables
 from experiments.cli import UserError, did_you_mean
@@ -74,8 +72,8 @@ class Search:
         words = [f"{key}={shown(trial.params[key])}" for key in self.space]
         try:
             one = self.compose(words, " ".join(words))
-        except (UserError, HydraException, OmegaConfBaseException) as error:
-            log.info(f"trial {trial.number} cannot run: {' '.join(words)}: {str(error).strip().splitlines()[0]}")
+        except UserError as error:
+            log.info(f"trial {trial.number} cannot run: {' '.join(words)}: {error}")
             self.study.tell(trial, state=TrialState.FAIL)
             return
         self.trials.setdefault(one.fingerprint, []).append(trial)

@@ -1,8 +1,6 @@
 """Jobs under SLURM, through submitit: each is submitted when there is a place, and found again by its name."""
 
-import contextlib
 import hashlib
-import os
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -10,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import UserError
-from experiments.sweeps.ledger import pids_of
-from experiments.sweeps.local import Survivor, thread_counts
+from experiments.sweeps.local import Survivor, survivor, thread_counts
 from experiments.sweeps.pool import Job
 from experiments.sweeps.work import Work
 
@@ -54,11 +51,10 @@ class Submitted:
             return 1
 
     def end(self, number: int) -> None:
-        if self.queue is not None:
+        if self.queue is None:
+            Survivor(self.folder).end(number)
+        else:
             self.job.cancel()  # SLURM tells all of its processes, and kills them later
-        for pid in pids_of(self.folder) if self.queue is None else []:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
 
 
 @dataclass
@@ -130,7 +126,7 @@ class Slurm:
 
     def found(self, folder: Path) -> Job | None:
         if self.queue is None:
-            return Survivor(folder) if pids_of(folder) else None
+            return survivor(folder)
         number = self.queue.look().get(name_of(folder))
         if number is None:
             return None

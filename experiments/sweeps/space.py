@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from experiments.cli import UserError
 
@@ -50,8 +48,8 @@ def probe(space: Mapping[str, Any], compose: Callable[[Sequence[str], str], Any]
             words = [f"{k}={v}" for k, v in (first | {key: end}).items()]
             try:
                 compose(words, "")
-            except (UserError, HydraException, OmegaConfBaseException) as error:
-                wrong[f"  {key}={end}: {str(error).strip().splitlines()[0]}"] = None
+            except UserError as error:
+                wrong[f"  {key}={end}: {error}"] = None
     if wrong:
         raise UserError("nothing was started, for some values cannot work:\n" + "\n".join(wrong))
 
