@@ -63,29 +63,36 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
 
     from denoisers.module import DenoisingModule
     from denoisers.ranged import ranged
-    from experiments import hardware, provenance
+    from experiments import assumptions, hardware, provenance
 
     cfg.trainer.precision = hardware.precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    objective, loss = instantiate(cfg.objective), instantiate(cfg.loss)
+    needs = {name: getattr(objective, name) for name in ("views", "fixed", "clean")}
+    datamodule = instantiate(cfg.datamodule, **needs)
+    if not datamodule.judged:
+        cfg.watch = {"metric": "val/loss", "mode": "min"}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    datamodule = instantiate(cfg.datamodule)
     try:
         network = ranged(instantiate(cfg.model), config["value_range"])
+        if any(p.requires_grad for p in network.parameters()):
+            assumptions.require(objective, datamodule, loss, config["axes"])
+        module = DenoisingModule(
+            network=network,
+            objective=objective,
+            loss=loss,
+            optimizer=instantiate(cfg.optimizer),
+            scheduler=instantiate(cfg.scheduler),
+            score=instantiate(cfg.protocol.score),
+            baselines=dict(instantiate(cfg.baselines)),
+            record={
+                "config": config,
+                "images": datamodule.splits.fingerprint(),
+                "versions": provenance.versions(),
+                "commit": provenance.commit(),
+            },
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
-    module = DenoisingModule(
-        network=network,
-        loss=instantiate(cfg.loss),
-        optimizer=instantiate(cfg.optimizer),
-        scheduler=instantiate(cfg.scheduler),
-        score=instantiate(cfg.protocol.score),
-        baselines=dict(instantiate(cfg.baselines)),
-        record={
-            "config": config,
-            "images": datamodule.splits.fingerprint(),
-            "versions": provenance.versions(),
-            "commit": provenance.commit(),
-        },
-    )
     callbacks, loggers = (list(instantiate(group).values()) for group in (cfg.callbacks, cfg.logger))
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     return datamodule, module, trainer

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from datamodules.datasets import Crops, Stream
-from datamodules.images import DataError
+from datamodules.images import DataError, white
 
 # (row, column) of one step down and of one to the right in a crop, by the quarter turns of np.rot90
 DOWN = torch.tensor([[1, 0], [0, -1], [-1, 0], [0, 1]])
@@ -33,7 +33,8 @@ class DeviceCrops:
     def __init__(self, crops: Crops, stream: Stream, device: torch.device) -> None:
         self.crops, self.stream, self.device = crops, stream, device
         arrays = [array for views in crops.images for array in views]
-        kind = "uint8" if all(array.dtype == np.uint8 for array in arrays) else "int32"  # CUDA does not index uint16
+        types = {array.dtype.name for array in arrays}
+        kind = types.pop() if types in ({"uint8"}, {"float32"}) else "int32"  # CUDA does not index uint16
         sizes = [array.size for array in arrays]
         refuse_too_large(sum(sizes) * np.dtype(kind).itemsize, device)
         #: every view of every image one after the other, each [H, W, C]
@@ -41,10 +42,9 @@ class DeviceCrops:
         for part, array in zip(self.pixels.split(sizes), arrays, strict=True):
             part.copy_(torch.from_numpy(array.astype(kind).reshape(-1)))
         self.channels = arrays[0].shape[2]
-        self.views = tuple(crops.items[0].views)
-        per_image = (len(crops.images), len(self.views))
+        per_image = (len(crops.images), len(crops.views))
         self.starts = torch.tensor([0, *np.cumsum(sizes)[:-1]]).view(per_image)
-        self.peaks = torch.tensor([float(np.iinfo(array.dtype).max) for array in arrays]).view(per_image)
+        self.peaks = torch.tensor([white(array) for array in arrays]).view(per_image)
         # how many elements a row and a column are apart
         self.pitches = torch.tensor([(array.shape[1] * array.shape[2], array.shape[2]) for array, *_ in crops.images])
 
@@ -66,11 +66,14 @@ class DeviceCrops:
         start, down, right = ((place * self.pitches[number]).sum(1) for place in (corner, down, right))  # [B]
         views = {
             view: self.cut(self.starts[number, position] + start, down, right, self.peaks[number, position])
-            for position, view in enumerate(self.views)
+            for position, view in enumerate(self.crops.views)
         }
         if self.crops.frames:
             views = {view: images.unflatten(0, (len(keys), frames)) for view, images in views.items()}
-        return {**views, "name": [self.crops.items[n].name for n in number[::frames].tolist()]}
+        numbers = number[::frames].tolist()
+        about = [self.crops.facts[n] for n in numbers] if self.crops.facts else [{}]
+        facts = {key: torch.stack([of_one[key] for of_one in about]).to(self.device) for key in about[0]}
+        return {**views, **facts, "name": [self.crops.items[n].name for n in numbers]}
 
     def cut(self, start: Tensor, down: Tensor, right: Tensor, peak: Tensor) -> Tensor:
         """Arguments [B] → crops [B, C, P, P]; element (c, i, j) is ``pixels[start + c + i·down + j·right] / peak``."""

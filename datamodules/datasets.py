@@ -1,7 +1,7 @@
 """Training crops, each a function of (seed, epoch, index) alone; and whole images or videos for evaluation."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class Crops(Dataset[Sample]):
         crops_per_image: crops of each image in an epoch; of clips, for each image that one can begin with.
         seed: see above.
         frames: T of a clip, which is cut out of T images of a video; None: crops of single images.
+        views: what the views are called; None: as the items' files are.
+        facts: of each image, tensors that its crops bring with them.
 
     Raises:
         DataError: no video has as many frames.
@@ -41,8 +43,11 @@ class Crops(Dataset[Sample]):
         crops_per_image: int,
         seed: int,
         frames: int | None = None,
+        views: Sequence[str] | None = None,
+        facts: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.images, self.items, self.frames = images, items, frames
+        self.views, self.facts = tuple(views or items[0].views), facts
         self.patch_size, self.crops_per_image, self.seed = patch_size, crops_per_image, seed
         #: numbers of the images that a crop, or a clip, can begin with
         self.starts = beginnings(items, frames) if frames else range(len(items))
@@ -62,7 +67,8 @@ class Crops(Dataset[Sample]):
         item, clip = self.items[number], self.images[number : number + (self.frames or 1)]
         views = [list(map(crop, images)) for images in zip(*clip, strict=True)]
         cut = [torch.stack(crops) if self.frames else crops[0] for crops in views]
-        return dict(zip(item.views, cut, strict=True)) | {"name": item.name}
+        facts = self.facts[number] if self.facts else {}
+        return {**dict(zip(self.views, cut, strict=True)), **facts, "name": item.name}
 
     def draw(self, key: tuple[int, int]) -> tuple[int, int, int, int, int]:
         """(epoch, index) → the image's number, the crop's first row and column, its quarter turns, and 1 if flipped."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,8 @@ from datamodules.cache import decoded
 from datamodules.checks import check_headers, refuse_doubled_noise, refuse_uneven_videos
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages, beginnings
-from datamodules.images import Alpha, DataError
+from datamodules.fixed import fixed
+from datamodules.images import Alpha, DataError, listing
 from datamodules.noise.base import Noise, rms
 from datamodules.parting import Splits
 from datamodules.realisation import ContentSeeded
@@ -28,8 +30,9 @@ Batch = dict[str, Any]
 class DenoisingDataModule(L.LightningDataModule):
     """Splits, loaders and noise. Headers are checked when it is built, pixels are decoded in ``setup``.
 
-    Batches: ``noisy`` and ``clean`` [B, C, H, W] float32 in [0, 1], ``level`` [B, 1, 1, 1], ``name``; whole images come
-    one at a time, with their ``set``. With ``frames``, training batches are clips [B, T, C, H, W] with ``level``
+    Batches: ``noisy`` and ``clean`` [B, C, H, W] float32 in [0, 1], ``level`` [B, 1, 1, 1], ``name``, and in training a
+    ``seed`` of each; whole images come one at a time, with their ``set``. Of pictures that are noisy alone there is no
+    ``clean``, and the level is None. With ``frames``, training batches are clips [B, T, C, H, W] with ``level``
     [B, T, 1, 1, 1], whose frames have noise of the same parameters; whole videos come one at a time.
 
     Args:
@@ -49,6 +52,9 @@ class DenoisingDataModule(L.LightningDataModule):
         on_device: the training images live on the device and crops are made there, without a loader; same crops.
         seed: of crops and training noise.
         eval_seed: of evaluation noise.
+        views: noisy views of each training image: ``noisy``, and with 2 of them ``twin``.
+        fixed: whether each has one realisation of the noise for the whole run.
+        clean: whether training looks at clean images; noise apart, they are not even opened where it does not.
 
     Raises:
         DataError: see the messages.
@@ -73,8 +79,14 @@ class DenoisingDataModule(L.LightningDataModule):
         on_device: bool,
         seed: int,
         eval_seed: int,
+        views: int = 1,
+        fixed: bool = False,
+        clean: bool = True,
     ) -> None:
         super().__init__()
+        self.views, self.fixed, self.clean = views, fixed, clean
+        if not clean:
+            splits = replace(splits, train=[replace(i, clean=None) if i.noisy else i for i in splits.train])
         self.splits, self.noise, self.realisation = splits, noise, realisation
         self.channels, self.patch_size, self.crops_per_image = channels, patch_size, crops_per_image
         self.batch_size, self.frames, self.seed, self.eval_seed = batch_size, frames, seed, eval_seed
@@ -88,7 +100,13 @@ class DenoisingDataModule(L.LightningDataModule):
         #: height and width of the validation images, in order
         self.val_sizes = [(headers[item.files[0]].height, headers[item.files[0]].width) for item in splits.val]
 
+    @property
+    def judged(self) -> bool:
+        """Whether there are clean images to validate against."""
+        return all(item.clean for item in self.splits.val)
+
     def _check_arguments(self) -> None:
+        self._refuse_what_is_not_there()
         for name in ("patch_size", "crops_per_image", "batch_size", "frames"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise DataError(f"data.{name}={value}: must be at least 1")
@@ -107,6 +125,21 @@ class DenoisingDataModule(L.LightningDataModule):
                 f"crops; raise data.crops_per_image or lower data.batch_size"
             )
         refuse_doubled_noise(self.splits.train, self.noise)
+
+    def _refuse_what_is_not_there(self) -> None:
+        """Raises DataError where training needs clean images or second views that the data does not have."""
+        train = self.splits.train
+        if self.clean and (lacking := [str(item.noisy) for item in train if not item.clean]):
+            raise DataError(
+                "this objective learns from clean images, and this data has noisy ones alone; learn from these with "
+                f"objective=neighbor2neighbor, or another that needs no clean image:\n{listing(lacking)}"
+            )
+        if self.views > 1 and (single := [str(item.noisy) for item in train if item.noisy]):
+            raise DataError(
+                f"this objective needs {self.views} noisy images of each scene, and this data has one; with two "
+                "directories of them, data=pairs and objective=supervised learns the one from the other:\n"
+                + listing(single)
+            )
 
     def setup(self, stage: str) -> None:
         """Decodes what the stage needs, once; one DataError names every file that fails."""
@@ -135,9 +168,17 @@ class DenoisingDataModule(L.LightningDataModule):
         leaks.refuse(learnt, tested, (train | test).__getitem__)
 
     def train_dataloader(self) -> DataLoader | DeviceCrops:
+        images: Images = self._decoded["train"]
+        views = facts = None
+        if self.fixed and self.splits.train[0].clean:
+            found = [fixed(self.noise, clean, self.seed, self.views) for clean, *_ in images]
+            images, facts = [tuple(one.views.values()) for one in found], [one.facts for one in found]
+            views = tuple(found[0].views)
         crops = Crops(
-            self._decoded["train"],
+            images,
             self.splits.train,
+            views=views,
+            facts=facts,
             patch_size=self.patch_size,
             crops_per_image=self.crops_per_image,
             seed=self.seed,
@@ -197,11 +238,16 @@ class DenoisingDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Adds the noisy half and its level, where the batch is."""
-        clean = batch["clean"]
         training = self.trainer is not None and self.trainer.training
         index, self.micro_batches = self.micro_batches, self.micro_batches + training
+        if training:
+            batch = batch | {"seed": seeds.derive(self.seed, index, self._place()[0], 1)}  # 1: what is not noise
+        elif "clean" not in batch:
+            batch = batch | {"seed": seeds.derive(self.eval_seed, seeds.content(batch["noisy"]))}
         if "noisy" in batch:
-            return batch | {"level": rms((batch["noisy"] - clean).square())}
+            level = rms((batch["noisy"] - batch["clean"]).square()) if "clean" in batch else None
+            return {"level": level} | batch
+        clean = batch["clean"]
         if training:
             return batch | self.corrupt_training(clean, index)
         realisation = self.realisation if self.trainer is not None and self.trainer.testing else ContentSeeded()

@@ -231,9 +231,14 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 or uint16 [H, W, C] → float32 [C, H, W] in [0, 1]."""
+    """uint8 or uint16 [H, W, C], or float32 in [0, 1] → float32 [C, H, W] in [0, 1]."""
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
-    return torch.from_numpy(planes).div_(np.iinfo(pixels.dtype).max)
+    return torch.from_numpy(planes).div_(white(pixels))
+
+
+def white(pixels: np.ndarray) -> float:
+    """The number that stands for white."""
+    return 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
 
 
 def read(path: Path, channels: int) -> Tensor:

@@ -17,6 +17,7 @@ from datamodules.images import DataError, image_files, listing, read_header
 from datamodules.parting import Item, Splits, part, parted, require
 
 log = logging.getLogger(__name__)
+FEW = 10  # pictures, of which none is held out
 
 
 def images_of(name: str, root: str) -> list[Item]:
@@ -141,15 +142,19 @@ def digits(*, name: str, file: str, root: str, cache_dir: str, fractions: Sequen
     return parted([Item(name, picture.stem, picture) for picture in pictures], fractions, split_seed)
 
 
-def unreferenced(*, path: str | None) -> Splits:
-    """Noisy pictures without clean ones, all of them for testing.
+def unreferenced(*, path: str | None, hold_out: float, split_seed: int) -> Splits:
+    """Noisy pictures without clean ones: all of them to be cleaned, and, for objectives that need no clean image, to
+    learn from, less a share ``hold_out`` for validation; fewer than ten are all for either.
 
     Raises:
         DataError: no directory is given, or it holds no image.
     """
     if path is None:
         raise DataError("data=noisy needs data.path=DIR, a directory of noisy pictures")
-    return Splits([], [], [Item(item.set, item.name, None, item.clean) for item in _directory(path)])
+    items = [Item(item.set, item.name, None, item.clean) for item in _directory(path)]
+    held = round(hold_out * len(items)) if len(items) >= FEW else 0
+    learn, val = part(items, [len(items) - held, held], split_seed)
+    return Splits(learn, val or items, items)
 
 
 def pairs(
@@ -160,6 +165,8 @@ def pairs(
     synthetic: bool,
     fractions: Sequence[float],
     split_seed: int,
+    unpaired: bool = False,
+    test: str | None = None,
     keep: bool = True,
 ) -> Splits:
     """Noisy and clean files of the same relative names (suffixes may differ), parted by ``fractions`` and the seed.
@@ -172,6 +179,9 @@ def pairs(
         synthetic: whether the training images are the clean ones alone, for noise that is made.
         fractions: of the pairs for training, validation and test.
         split_seed: of who goes where.
+        unpaired: whether training and validation images are the noisy ones alone, whose clean ones are not opened.
+        test: a regular expression: the pairs whose names it finds something in are the test images; of the others those
+            that fractions would make test images are for training.
         keep: whether that is kept in the directory of the clean ones, as :func:`folder` keeps it.
 
     Raises:
@@ -192,7 +202,37 @@ def pairs(
     set_name = Path(clean).resolve().parent.name
     items = [Item(set_name, item.name, item.clean, noisy_items[item.name].clean) for item in clean_items]
     parts = parted(items, fractions, split_seed, groups, kept_in=Path(clean) if keep else None)
+    if test is not None:
+        parts = chosen_for_test(parts, test)
+    if synthetic and unpaired:
+        raise DataError("data.synthetic=true learns from clean images, data.unpaired=true from noisy ones: choose")
+    if unpaired:
+        train, val = ([replace(item, clean=None) for item in items] for items in (parts.train, parts.val))
+        return replace(parts, train=train, val=val)
     return replace(parts, train=[replace(item, noisy=None) for item in parts.train]) if synthetic else parts
+
+
+def chosen_for_test(parts: Splits, pattern: str) -> Splits:
+    """The splits with those items as test images in whose names a regular expression finds something.
+
+    Raises:
+        DataError: it is none, or finds nothing.
+    """
+    try:
+        finder = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"data.test={pattern}: not a regular expression: {error}") from error
+    train, val, test = (
+        [item for item in items if bool(finder.search(item.name)) == chosen]
+        for items, chosen in (
+            ([*parts.train, *parts.test], False),
+            (parts.val, False),
+            ([*parts.train, *parts.val, *parts.test], True),
+        )
+    )
+    if not test:
+        raise DataError(f"data.test={pattern}: found in no name of the {len(train) + len(val)} pairs")
+    return Splits(train, val, sorted(test, key=lambda item: item.name))
 
 
 def named_pairs(*, name: str, root: str, **options: Any) -> Splits:

@@ -13,16 +13,26 @@ from torch.optim import Optimizer
 from denoisers.checkpoint import architecture_difference
 from denoisers.layers import channels_last
 from denoisers.metrics import Score, psnr
+from denoisers.objectives.base import Objective
+from denoisers.optimizers import Joint
 from denoisers.schedulers import Schedule
 from denoisers.tiles import tiled
 
 Batch = dict[str, Any]
 NAMED = 10  # files in one message
+SURROGATE = 256  # side of what is looked at of a picture that has no clean one
 
 
 def frames(batch: Tensor) -> Tensor:
     """Images [B, C, H, W] as they are; clips [B, T, C, H, W] → their frames [B · T, C, H, W]."""
     return batch.flatten(0, -4)
+
+
+def middle(batch: Batch) -> Batch:
+    """A batch of images with no more than the middle of each."""
+    noisy = batch["noisy"]
+    top, left = (max(0, size - SURROGATE) // 2 for size in noisy.shape[-2:])
+    return batch | {"noisy": noisy[..., top : top + SURROGATE, left : left + SURROGATE]}
 
 
 class NonFinite(ArithmeticError):
@@ -33,12 +43,14 @@ class DenoisingModule(L.LightningModule):
     """A network, how it learns and how it is scored.
 
     A batch is a dictionary: ``noisy`` and ``clean`` [B, C, H, W] in [0, 1], ``level`` [B, 1, 1, 1] (noise standard
-    deviation on the same scale) or a map [B, 1, H, W], ``name`` and ``set`` (lists of B strings). Or of clips
+    deviation on the same scale) or a map [B, 1, H, W], ``name`` and ``set`` (lists of B strings); what else it has, or
+    has not, is the objective's business (:class:`denoisers.objectives.base.Objective`). Or of clips
     [B, T, C, H, W], with ``level`` [B, T, 1, 1, 1]; the network meets their frames one by one, and each is scored.
 
     Args:
         network: ``network(noisy, level) -> estimate``; one without parameters is only tested.
-        loss: (estimate, clean) → scalar.
+        objective: how it learns.
+        loss: (estimate, target) → scalar.
         optimizer: parameters → optimiser.
         scheduler: the learning-rate schedule.
         score: the scoring half of the protocol.
@@ -50,6 +62,7 @@ class DenoisingModule(L.LightningModule):
         self,
         network: nn.Module,
         *,
+        objective: Objective,
         loss: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         scheduler: Schedule,
@@ -59,12 +72,14 @@ class DenoisingModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.network = channels_last(network)
-        self.loss = loss
+        self.objective, self.loss = objective, loss
+        self.objective.attach(self.network)
         self.build_optimizer = optimizer
         self.schedule = scheduler
         self.score = score
         self.baselines = nn.ModuleDict(baselines)
         self.record = dict(record or {})
+        self._steps = 1  # of the run
         self._names: list[str] = []  # of the files since the last optimiser step
 
     @property
@@ -77,21 +92,30 @@ class DenoisingModule(L.LightningModule):
         return self.network(frames(noisy), None if level is None else frames(level)).view_as(noisy)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        estimate, clean = frames(self(batch["noisy"], batch["level"]).float()), frames(batch["clean"])
-        loss = self.loss(estimate, clean)
+        learnt = self.objective(self, batch, self.loss, self.global_step / self._steps)
         self._names += batch["name"]
-        self.require_finite("training loss", loss)
-        with torch.no_grad():
-            train_psnr = psnr(estimate.clamp(0, 1), clean).mean()
-        self.log_dict({"train/loss": loss, "train/psnr": train_psnr}, prog_bar=True, batch_size=len(clean))
-        return loss
+        self.require_finite("training loss", learnt.loss)
+        shown = {"train/loss": learnt.loss}
+        if "clean" in batch:
+            with torch.no_grad():
+                shown["train/psnr"] = psnr(frames(learnt.estimate).clamp(0, 1), frames(batch["clean"])).mean()
+        self.log_dict(shown, prog_bar=True, batch_size=len(batch["noisy"]))
+        self.log_dict({f"train/{name}": value.detach() for name, value in learnt.terms.items()})
+        return learnt.loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the estimate. Without a clean image it is the objective's own loss that is logged, ``val/loss``."""
         estimate = self.estimate(self.network, batch)
-        for metric, values in self.score(frames(estimate), frames(batch["clean"])).items():
-            if metric == "psnr" and values.isnan().any():
+        if "clean" in batch:
+            found = self.score(frames(estimate), frames(batch["clean"]))
+        else:
+            with torch.autocast(self.device.type, enabled=False):
+                found = {"loss": self.objective(self, middle(batch), self.loss, 1.0).loss[None]}
+        for metric, values in found.items():
+            if metric != "ssim" and values.isnan().any():
+                shown = "PSNR" if metric == "psnr" else metric
                 raise NonFinite(
-                    f"step {self.global_step}: the validation PSNR is nan; image: {', '.join(batch['name'])}"
+                    f"step {self.global_step}: the validation {shown} is nan; image: {', '.join(batch['name'])}"
                 )
             # Lightning's mean over batches, weighted by their size, is the mean over images; over ranks, too, if sizes
             # are no whole numbers, whose mean it would round
@@ -100,8 +124,13 @@ class DenoisingModule(L.LightningModule):
         return estimate
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Returns ``estimate`` and ``scores``: column → [B], of clips [B · T]; a baseline's are ``NAME_psnr`` …"""
+        """Returns ``estimate`` and ``scores``: column → [B], of clips [B · T]; a baseline's are ``NAME_psnr`` …
+
+        Without a clean image there are no scores.
+        """
         estimate = self.estimate(self.network, batch)
+        if "clean" not in batch:
+            return {"estimate": estimate, "scores": {}}
         clean = frames(batch["clean"])
         scores = self.score(frames(estimate), clean)
         for name, baseline in self.baselines.items():
@@ -124,16 +153,20 @@ class DenoisingModule(L.LightningModule):
             ValueError: what they refuse, as PyTorch says it.
         """
         optimizer = self.build_optimizer([nn.Parameter(torch.zeros(1))])
+        self.objective.optimizer()
         self.schedule.configure(optimizer, steps=100, epochs=10)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.build_optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self.build_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        if (second := self.objective.optimizer()) is not None:
+            optimizer = Joint([optimizer, second])
         self.trainer.fit_loop.setup_data()  # or the number of batches is not known yet
         steps = self.trainer.estimated_stepping_batches
         if math.isinf(steps):
             raise ValueError("a schedule needs a length: give trainer.max_steps or trainer.max_epochs")
         per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         epochs = math.ceil(steps / per_epoch)
+        self._steps = int(steps)
         return {"optimizer": optimizer, "lr_scheduler": self.schedule.configure(optimizer, int(steps), epochs)}
 
     def configure_gradient_clipping(
@@ -142,15 +175,19 @@ class DenoisingModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Refuses a non-finite gradient before the optimiser sees it; clips by the same norm, once computed."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a loss scaler skips such steps by itself
-            self.require_finite("gradient", norm)
+        """Refuses a non-finite gradient before the optimiser sees it; clips by the same norm, once computed.
+
+        The network's gradient and that of what its objective learns are two.
+        """
+        for learner in (self.network, self.objective):
+            parameters = [p for p in learner.parameters() if p.grad is not None]
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # a loss scaler skips such steps itself
+                self.require_finite("gradient", norm)
+            if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+                clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self._names = []
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        else:
+        if gradient_clip_algorithm not in (None, "norm"):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def require_finite(self, name: str, value: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Optimisers that PyTorch does not have for convolutions."""
+"""Optimisers that PyTorch does not have: Muon for convolutions, and several as one."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -116,3 +116,41 @@ class Muon(Optimizer):
         square.lerp_(grad.square(), 1 - beta2)
         root = (square / (1 - beta2 ** state["step"])).sqrt() + group["eps"]
         parameter.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1 ** state["step"]))
+
+
+class Joint(Optimizer):
+    """Several optimisers that step together and are saved as one: a network's, and one of what teaches it.
+
+    Its groups are theirs, so a schedule moves all learning rates by the same factor.
+
+    Args:
+        optimizers: none of them has parameters of another's.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = list(optimizers)
+        super().__init__(self._groups(), {})
+        self.defaults = self.optimizers[0].defaults  # of which schedules ask what they may change
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of each; returns what the closure does, which is called once."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of each."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Gives each its own."""
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = self._groups()

@@ -51,7 +51,7 @@ class Speed(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        shape = batch["clean"].shape
+        shape = batch["noisy"].shape
         now = shape.numel() / shape[-3] * trainer.world_size / (time.perf_counter() - self._started)
         # a running mean: single steps are noisy
         self.pixels_per_second = now if math.isnan(self.pixels_per_second) else 0.9 * self.pixels_per_second + 0.1 * now
@@ -63,7 +63,7 @@ class Speed(L.Callback):
         metrics = trainer.callback_metrics
         shown = "  ".join(
             f"{name} {metrics[name].item():.4g}"
-            for name in ("train/loss", "train/psnr", "val/psnr", "val/ssim")
+            for name in ("train/loss", "train/psnr", "val/loss", "val/psnr", "val/ssim")
             if name in metrics
         )
         log.info(f"step {trainer.global_step}  {shown}  {self.pixels_per_second / 1e3:.0f} kpx/s")

@@ -120,7 +120,7 @@ def main(cfg: DictConfig) -> None:
     from experiments import plots
 
     splits = instantiate(cfg.data.splits)
-    if not splits.train or not all(item.noisy for item in splits.train):
+    if not splits.train or not all(item.noisy and item.clean for item in splits.train):
         choice = HydraConfig.get().runtime.choices["data"]
         raise UserError(f"data={choice}: profiles are fitted to pairs, which data=pairs has")
     groups = {name: Pairs(items, cfg.channels) for name, items in grouped(splits.train, cfg.data.groups).items()}

@@ -22,6 +22,7 @@ from experiments.wandb_logger import Wandb
 Row = dict[str, Any]
 LABELS = ("image", "set", "noise", "protocol", "trained", "realisation")  # columns that are no measurement
 UNAVAILABLE = "unavailable"  # what stands for a measurement whose means are missing here
+SCORES = ("psnr", "ssim")  # of a test; None of an image without a clean one
 DIGITS = 6  # after the point; beyond them only the order of additions shows
 FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}  # of printed numbers
 LISTED = 24  # a longer set is shown by its mean alone
@@ -52,11 +53,12 @@ class Rows(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         about = zip(batch["name"], batch["set"], batch["own_noise"], batch["realisation"], strict=True)
-        rows, levels = [], frames(batch["level"])
+        rows, levels = [], [None] * len(batch["name"]) if batch["level"] is None else frames(batch["level"])
         for index, (name, set_name, own_noise, realisation) in enumerate(about):
             noise = "none" if own_noise else self.noise
             row = label(name, set_name, noise, levels[index], self.protocol, realisation)
-            rows.append(row | {c: round(values[index].item(), DIGITS) for c, values in outputs["scores"].items()})
+            scores = {column: round(values[index].item(), DIGITS) for column, values in outputs["scores"].items()}
+            rows.append(row | (scores or dict.fromkeys(SCORES)))
         self._batches.append(rows)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

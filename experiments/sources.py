@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from experiments import resume
 from experiments.cli import UserError
 
-TRAINING = ("data", "loss", "optimizer", "scheduler")  # axes of a training beside the model and the noise
+TRAINING = ("data", "objective", "loss", "optimizer", "scheduler")  # axes of a training beside the model and the noise
 METRICS = ("psnr", "ssim", "lpips")  # of a row
 FILES = ("summary.json", "per_image.csv")
 

@@ -151,5 +151,5 @@ class Strips(L.Callback):
 
 def views_of(batch: Mapping[str, Any], estimate: Tensor) -> Views:
     """The first image of a batch, or the first frame of its clip, and the estimate."""
-    views = {"clean": batch["clean"], "noisy": batch["noisy"], "estimate": estimate}
+    views = {view: batch[view] for view in ("clean", "noisy") if view in batch} | {"estimate": estimate}
     return {view: frames(images)[0] for view, images in views.items()}

@@ -18,6 +18,10 @@ class Noise(IntensityAugmentationBase2D):
     their strength in :meth:`level`, where there is a formula for it.
     """
 
+    #: what can be relied on: ``independent`` from value to value; ``unbiased``: the mean is the clean image; ``stein``:
+    #: Gaussian or Poisson–Gaussian; ``gaussian``
+    properties: frozenset[str] = frozenset({"independent", "unbiased"})
+
     def __init__(self, p: float = 1.0, **options: Any) -> None:
         super().__init__(p=p, **options)  # kornia's default p would leave half of the samples clean
 
@@ -27,6 +31,10 @@ class Noise(IntensityAugmentationBase2D):
         [B, 1, 1, 1]; or a map [B, 1, H, W], where the noise differs from place to place by design; or None where no
         formula says it.
         """
+        return None
+
+    def line(self, params: Params) -> Tensor | None:
+        """Each sample's gain and floor, [B, 2], where variance = gain · clean + floor; None of other noises."""
         return None
 
     def corrupt(self, clean: Tensor, params: Params | None = None) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,8 @@ class CorrelatedGaussianNoise(SigmaNoise):
             the grid are too far apart to show the formula, and correlate less.
     """
 
+    properties = frozenset({"unbiased"})
+
     def __init__(self, *, sigma: float | Sequence[float], length: float | Sequence[float]) -> None:
         super().__init__(sigma=sigma)
         self.length = as_positive_range("length", length, "noise=gaussian is the one without correlation")

@@ -18,6 +18,8 @@ class GaussianNoise(SigmaNoise):
         per_channel: whether each channel of a sample draws its own.
     """
 
+    properties = frozenset({"independent", "unbiased", "stein", "gaussian"})
+
     def __init__(self, *, sigma: float | Sequence[float], per_channel: bool = False) -> None:
         super().__init__(sigma=sigma)
         self.per_channel = per_channel
@@ -31,6 +33,10 @@ class GaussianNoise(SigmaNoise):
         # a protocol may bring the standard normal field, see datamodules/realisation.py
         field = params["normal"].to(input) if "normal" in params else torch.randn_like(input)
         return torch.addcmul(input, field, per_sample(params["sigma"], input))
+
+    def line(self, params: Params) -> Tensor | None:
+        variance = params["sigma"].square()
+        return None if variance.ndim > 1 else torch.stack([torch.zeros_like(variance), variance], 1)
 
     def level(self, clean: Tensor, params: Params) -> Tensor:
         return rms(per_sample(params["sigma"], clean).square())

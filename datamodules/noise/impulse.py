@@ -17,6 +17,8 @@ class Impulses(Noise):
         per_channel: whether the channels of a pixel are hit independently of each other.
     """
 
+    properties = frozenset({"independent"})
+
     def __init__(self, *, amount: float | Sequence[float], per_channel: bool) -> None:
         super().__init__()
         self.amount = as_range("amount", amount, high=1)

@@ -20,6 +20,8 @@ class Jpeg(Noise):
         quality: from 1 to 100; a number, or a range [a, b] that each sample draws from.
     """
 
+    properties: frozenset[str] = frozenset()
+
     def __init__(self, *, quality: float | Sequence[float]) -> None:
         super().__init__()
         self.quality = as_range("quality", quality, 1, 100)

@@ -20,6 +20,10 @@ class Composite(Noise):
         super().__init__()
         if not parts:
             raise ValueError(f"{type(self).__name__} needs at least one noise")
+        self.properties = frozenset.intersection(*(noise.properties for noise in parts.values())) - {
+            "stein",
+            "gaussian",
+        }
         self.parts: Mapping[str, Noise] = nn.ModuleDict(parts)  # type: ignore[assignment]
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:

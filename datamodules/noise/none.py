@@ -8,7 +8,9 @@ from datamodules.noise.base import Noise, Params
 
 
 class NoNoise(Noise):
-    """noisy = clean."""
+    """noisy = clean. What pictures that bring their own noise can be relied on for is taken on trust."""
+
+    properties = frozenset({"independent", "unbiased", "stein"})
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None

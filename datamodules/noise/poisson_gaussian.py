@@ -44,6 +44,8 @@ class PoissonGaussianNoise(Noise):
         if spacing == "log" and self.read[0] == 0 < self.read[1]:
             raise ValueError(f"read={read}: a range that is drawn with spacing=log must begin above 0")
 
+    properties = frozenset({"independent", "unbiased", "stein"})
+
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         batch = batch_shape[0]
         read = draw(batch, self.read, self.spacing if self.read[0] else "linear")
@@ -56,6 +58,9 @@ class PoissonGaussianNoise(Noise):
         light = (input - self.black).clamp_(min=0)
         dark = input - light  # the black level, or what is below it
         return photons(light / gain).mul_(gain).add_(dark).addcmul_(torch.randn_like(input), read)
+
+    def line(self, params: Params) -> Tensor:
+        return torch.stack([params["gain"], params["read"] ** 2 - params["gain"] * self.black], 1)
 
     def level(self, clean: Tensor, params: Params) -> Tensor:
         gain, read = (per_sample(params[name], clean) for name in ("gain", "read"))

@@ -201,6 +201,8 @@ class ProfileNoise(Noise):
         strength: factor on the noise; a number, or a range [a, b], from which each sample draws its own.
     """
 
+    properties = frozenset({"unbiased"})
+
     def __init__(
         self,
         *,

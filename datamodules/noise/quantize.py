@@ -14,6 +14,8 @@ class Quantize(Noise):
         bits: from 1 to 16.
     """
 
+    properties = frozenset({"independent"})  # what is cut off on one side moves the mean
+
     def __init__(self, *, bits: int = 8) -> None:
         super().__init__()
         if not 1 <= bits <= 16:
@@ -28,6 +30,8 @@ class Quantize(Noise):
 
 class Clip(Noise):
     """noisy = the picture without what is below 0 or above 1. The level is measured."""
+
+    properties = frozenset({"independent"})  # what is cut off on one side moves the mean
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None

@@ -31,6 +31,8 @@ class RawNoise(Noise):
         exposure: factor on all channels, above 0; a number or a range.
     """
 
+    properties = frozenset({"independent"})  # the tone curve and the cut at 0 and 1 move the mean
+
     def __init__(
         self,
         *,

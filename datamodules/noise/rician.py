@@ -33,6 +33,8 @@ class RicianNoise(SigmaNoise):
         sigma: standard deviation of either part on the 0–255 scale; or a range [a, b] that each sample draws from.
     """
 
+    properties = frozenset({"independent"})
+
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:

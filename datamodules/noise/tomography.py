@@ -19,6 +19,8 @@ class TomographyNoise(SigmaNoise):
         sigma: standard deviation σ on the 0–255 scale; or a range [a, b], from which each sample draws its own.
     """
 
+    properties = frozenset({"unbiased"})
+
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:

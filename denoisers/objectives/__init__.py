@@ -1,0 +1,1 @@
+"""How networks learn: one way of learning per file."""
