@@ -104,6 +104,16 @@ def weights_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def teacher(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    """A trained network's checkpoint, and the network."""
+    arguments = {"_target_": "denoisers.networks.dncnn.DnCNN", "num_layers": 4, "num_features": 7}
+    network = randomize(instantiate(arguments)).eval()
+    state = {f"network.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "record": {"config": {"model": arguments, "channels": 1}}}, tmp_path / "t.ckpt")
+    return tmp_path / "t.ckpt", network
+
+
+@pytest.fixture
 def real_data() -> Path:
     """The folder of real images and published weights; the test skips where it is absent."""
     if not (REAL_DATA / "BSD68").is_dir():

@@ -12,6 +12,7 @@ import denoisers
 from denoisers import checkpoint
 from denoisers.checkpoint import CheckpointError
 from denoisers.module import DenoisingModule
+from denoisers.objectives.supervised import Supervised
 
 
 def save(path, compose, *overrides, **changes):
@@ -158,6 +159,7 @@ def test_a_module_refuses_the_checkpoint_of_another_architecture(compose):
         cfg = compose("model.num_features=4", *overrides)
         return DenoisingModule(
             instantiate(cfg.model),
+            objective=Supervised(),
             loss=torch.nn.MSELoss(),
             optimizer=torch.optim.Adam,
             scheduler=instantiate(cfg.scheduler),

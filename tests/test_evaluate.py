@@ -356,6 +356,7 @@ def test_results_are_never_overwritten(monkeypatch, capfd, run_evaluate, picture
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_named(monkeypatch, capfd, tmp_path, pictures):
     dying = "model._target_=odd_networks.Dying"
     arguments = ["model=identity", dying, "data=folder", f"data.path={pictures}", "processes=2"]

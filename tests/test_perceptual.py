@@ -16,6 +16,7 @@ from denoisers import features
 from denoisers.checkpoint import CheckpointError
 from denoisers.features import BACKBONES
 from denoisers.module import DenoisingModule
+from denoisers.objectives.supervised import Supervised
 from denoisers.perceptual import LPIPS, TAPS, LPIPSLoss, PerceptualLoss, layer_distance
 
 NETS = ["squeeze", "alex", "vgg"]
@@ -186,6 +187,7 @@ class Shift(nn.Module):
 def module_with(loss, compose):
     return DenoisingModule(
         Shift(),
+        objective=Supervised(),
         loss=loss,
         optimizer=torch.optim.SGD,
         scheduler=instantiate(compose().scheduler),

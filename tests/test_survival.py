@@ -119,8 +119,8 @@ def check(compose, tmp_path, overrides, stops):
 @pytest.mark.parametrize(
     ("accumulate", "how"),
     [
-        (1, "crash"),
         (4, signal.SIGTERM),
+        pytest.param(1, "crash", marks=pytest.mark.slow),
         pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(4, "crash", marks=pytest.mark.slow),
     ],
@@ -138,7 +138,23 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("scheduler", choices("scheduler"))
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "adversarial")) for name in choices("objective")],
+)
+def test_every_objective_goes_on_exactly(compose, small, tmp_path, objective, teacher):
+    more = [f"objective={objective}", "trainer.accumulate_grad_batches=2", "trainer.max_steps=9", "callbacks=ema"]
+    more += [f"objective.teacher={teacher[0]}"] * (objective == "distill")
+    check(compose, tmp_path, [*small, *more], PLACES[1:3])
+
+
+QUICK = ("plateau", "cosine_warmup")  # counted in epochs, and in steps
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in choices("scheduler")],
+)
 def test_every_schedule_goes_on_exactly(compose, small, tmp_path, scheduler):
     number = choices("scheduler").index(scheduler)
     accumulate = 4 if number % 4 < 2 else 1
@@ -248,7 +264,7 @@ def children_of(session):
     ("number", "code", "to_all"),
     [
         pytest.param(signal.SIGINT, 130, True, id="ctrl-c"),
-        pytest.param(signal.SIGTERM, 143, False, id="kill"),
+        pytest.param(signal.SIGTERM, 143, False, id="kill", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, True, id="timeout", marks=pytest.mark.slow),
         pytest.param(signal.SIGUSR1, 138, False, id="slurm", marks=pytest.mark.slow),
     ],

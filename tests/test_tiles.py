@@ -14,6 +14,7 @@ from datamodules.realisation import ROWS, Kair
 from denoisers.inference import Denoiser
 from denoisers.metrics import Score, psnr, ssim
 from denoisers.module import DenoisingModule
+from denoisers.objectives.supervised import Supervised
 from denoisers.tiles import spans, tiled
 from experiments import strips
 
@@ -110,7 +111,13 @@ def test_pictures_go_whole_up_to_the_size_of_a_tile():
 def test_training_and_inference_go_by_tiles():
     noisy = torch.rand(1, 3, 840, 850)
     module = DenoisingModule(
-        Seen(), loss=nn.MSELoss(), optimizer=torch.optim.SGD, scheduler=None, score=Score(), baselines={"other": Seen()}
+        Seen(),
+        objective=Supervised(),
+        loss=nn.MSELoss(),
+        optimizer=torch.optim.SGD,
+        scheduler=None,
+        score=Score(),
+        baselines={"other": Seen()},
     )
     batch = {"noisy": noisy, "clean": noisy, "level": torch.zeros(1, 1, 1, 1)}
     assert torch.equal(module.test_step(batch, 0)["estimate"], noisy)

@@ -102,6 +102,7 @@ def sweep(tmp_path, monkeypatch, resumed):
     return folder
 
 
+@pytest.mark.slow
 def test_a_workspace_is_shown_without_an_account(sweep, monkeypatch, capfd):
     pytest.importorskip("wandb_workspaces")
     code, printed = call(monkeypatch, capfd, workspace.main, sweep)
