@@ -134,6 +134,26 @@ class Score:
         window = WINDOWS[self.ssim_window]
         return self._mean(partial(ssim, window=window), estimate, clean, overlap=window.side - 1)
 
+    def flicker(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        """How the error changes from frame to frame: root mean square of (x̂ₜ − xₜ) − (x̂ₜ₋₁ − xₜ₋₁), of 255.
+
+        Clips [T, C, H, W] → [T], of what files would hold; not-a-number at the first frame, which has none before it.
+        """
+        found, before = [math.nan] * len(clean), None
+        for number in range(len(clean)):
+            pair = self._precise(*self._inner(estimate[number, None], clean[number, None]))
+            error = pair[0] - pair[1]
+            if before is not None:
+                found[number] = 255 * (error - before).square().mean().sqrt().item()
+            before = error
+        return torch.tensor(found, dtype=torch.float64)
+
+    def _inner(self, estimate: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.border:
+            return estimate, clean
+        inner = slice(self.border, -self.border)
+        return estimate[..., inner, inner], clean[..., inner, inner]
+
     def _precise(self, estimate: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
         # rounded in float32, in which a clean 8-bit image is: an equal estimate is then equal to the last bit
         pair = saved(estimate.float(), self.quantize).cpu().double(), clean.cpu().double()
@@ -143,9 +163,7 @@ class Score:
         self, metric: Callable[[Tensor, Tensor], Tensor], estimate: Tensor, clean: Tensor, overlap: int = 0
     ) -> Tensor:
         """The mean over rows of a metric, [B], from strips; each overlaps the next, as the metric's window asks."""
-        if self.border:
-            inner = slice(self.border, -self.border)
-            estimate, clean = estimate[..., inner, inner], clean[..., inner, inner]
+        estimate, clean = self._inner(estimate, clean)
         rows, height = max(1, self.pixels // max(1, clean.shape[-1])), clean.shape[-2] - overlap
         total = torch.zeros(len(clean), dtype=torch.float64)
         for top in range(0, max(1, height), rows):

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from denoisers.checkpoint import architecture_difference
+from denoisers.clips import estimated, frames
 from denoisers.layers import channels_last
 from denoisers.metrics import Score, psnr
 from denoisers.objectives.base import Objective
@@ -21,11 +22,6 @@ from denoisers.tiles import tiled
 Batch = dict[str, Any]
 NAMED = 10  # files in one message
 SURROGATE = 256  # side of what is looked at of a picture that has no clean one
-
-
-def frames(batch: Tensor) -> Tensor:
-    """Images [B, C, H, W] as they are; clips [B, T, C, H, W] → their frames [B · T, C, H, W]."""
-    return batch.flatten(0, -4)
 
 
 def middle(batch: Batch) -> Batch:
@@ -45,7 +41,8 @@ class DenoisingModule(L.LightningModule):
     A batch is a dictionary: ``noisy`` and ``clean`` [B, C, H, W] in [0, 1], ``level`` [B, 1, 1, 1] (noise standard
     deviation on the same scale) or a map [B, 1, H, W], ``name`` and ``set`` (lists of B strings); what else it has, or
     has not, is the objective's business (:class:`denoisers.objectives.base.Objective`). Or of clips
-    [B, T, C, H, W], with ``level`` [B, T, 1, 1, 1]; the network meets their frames one by one, and each is scored.
+    [B, T, C, H, W], with ``level`` [B, T, 1, 1, 1]; a network that sees time meets them whole, any other their frames
+    one by one; each frame is scored.
 
     Args:
         network: ``network(noisy, level) -> estimate``; one without parameters is only tested.
@@ -89,7 +86,7 @@ class DenoisingModule(L.LightningModule):
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] or [B, T, C, H, W] → the clean estimate, same shape, unclamped."""
-        return self.network(frames(noisy), None if level is None else frames(level)).view_as(noisy)
+        return estimated(self.network, noisy, level)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         learnt = self.objective(self, batch, self.loss, self.global_step / self._steps)
@@ -131,12 +128,18 @@ class DenoisingModule(L.LightningModule):
         estimate = self.estimate(self.network, batch)
         if "clean" not in batch:
             return {"estimate": estimate, "scores": {}}
-        clean = frames(batch["clean"])
-        scores = self.score(frames(estimate), clean)
+        scores = self.scored(estimate, batch["clean"])
         for name, baseline in self.baselines.items():
-            columns = self.score(frames(self.estimate(baseline, batch)), clean)
+            columns = self.scored(self.estimate(baseline, batch), batch["clean"])
             scores |= {f"{name}_{metric}": values for metric, values in columns.items()}
         return {"estimate": estimate, "scores": scores}
+
+    def scored(self, estimate: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        """Metric → [B], of clips [B · T], which have a ``flicker``, too."""
+        scores = self.score(frames(estimate), frames(clean))
+        if clean.ndim == 5:
+            scores["flicker"] = torch.cat([self.score.flicker(*clips) for clips in zip(estimate, clean, strict=True)])
+        return scores
 
     def estimate(self, network: nn.Module, batch: Batch) -> Tensor:
         """The network's estimate, of large pictures tile by tile.

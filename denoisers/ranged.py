@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from denoisers.clips import reach_of
+
 
 class Ranged(nn.Module):
     """A network inside which pictures lie in [low, high]; outside they lie in [0, 1], and so does the estimate.
@@ -16,7 +18,7 @@ class Ranged(nn.Module):
     def __init__(self, network: nn.Module, *, low: float, high: float) -> None:
         super().__init__()
         self.network, self.low, self.scale = network, low, high - low
-        self.whole = getattr(network, "whole", False)
+        self.whole, self.reach = getattr(network, "whole", False), reach_of(network)
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         estimate = self.network(noisy * self.scale + self.low, None if level is None else level * self.scale)

@@ -15,6 +15,8 @@ from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, 
 from rich.console import Console
 from rich.panel import Panel
 
+from denoisers.clips import estimated
+
 log = logging.getLogger(__name__)
 
 
@@ -117,7 +119,8 @@ class RunCard(L.Callback):
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         micro = trainer.accumulate_grad_batches
-        crop = (data.batch_size * (data.frames or 1), data.channels, data.patch_size, data.patch_size)
+        clip = (data.frames,) if data.frames else ()
+        crop = (data.batch_size, *clip, data.channels, data.patch_size, data.patch_size)
         step_seconds, pixel_seconds = measure(trainer, pl_module, crop)
         validations = math.ceil(steps / per_epoch / (trainer.check_val_every_n_epoch or 1))
         whole_pixels = sum(height * width for height, width in data.val_sizes) * validations
@@ -145,16 +148,16 @@ def measure(trainer: L.Trainer, pl_module: L.LightningModule, shape: tuple[int, 
     """
     network: Any = copy.deepcopy(pl_module.network)
     batch = torch.full(shape, 0.5, device=pl_module.device)
-    level = torch.full((shape[0], 1, 1, 1), 0.1, device=pl_module.device)
+    level = torch.full((*shape[:-3], 1, 1, 1), 0.1, device=pl_module.device)
 
     def training_pass() -> None:
         with trainer.precision_plugin.forward_context():
-            loss = network(batch, level).float().mean()
+            loss = estimated(network, batch, level).float().mean()
         loss.backward()
 
     def scoring_pass() -> None:
         with torch.inference_mode():
-            network(batch, level)
+            estimated(network, batch, level)
 
     def seconds(work: Callable[[], None]) -> float:
         times = []
@@ -166,4 +169,4 @@ def measure(trainer: L.Trainer, pl_module: L.LightningModule, shape: tuple[int, 
             times.append(time.perf_counter() - started)
         return statistics.median(times[2:])  # the first ones warm up
 
-    return seconds(training_pass), seconds(scoring_pass) / (shape[0] * shape[2] * shape[3])
+    return seconds(training_pass), seconds(scoring_pass) / (batch.numel() / shape[-3])

@@ -15,7 +15,8 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.files import replacing, write_text
-from denoisers.module import DenoisingModule, frames
+from denoisers.clips import frames
+from denoisers.module import DenoisingModule
 from experiments import provenance
 from experiments.wandb_logger import Wandb
 
@@ -24,7 +25,8 @@ LABELS = ("image", "set", "noise", "protocol", "trained", "realisation")  # colu
 UNAVAILABLE = "unavailable"  # what stands for a measurement whose means are missing here
 SCORES = ("psnr", "ssim")  # of a test; None of an image without a clean one
 DIGITS = 6  # after the point; beyond them only the order of additions shows
-FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f"}  # of printed numbers
+FORMATS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "flicker": ".2f"}  # of printed numbers
+FLICKER = "flicker"  # which only frames of videos have, and not the first ones
 LISTED = 24  # a longer set is shown by its mean alone
 
 
@@ -57,7 +59,7 @@ class Rows(L.Callback):
         for index, (name, set_name, own_noise, realisation) in enumerate(about):
             noise = "none" if own_noise else self.noise
             row = label(name, set_name, noise, levels[index], self.protocol, realisation)
-            scores = {column: round(values[index].item(), DIGITS) for column, values in outputs["scores"].items()}
+            scores = {column: rounded(column, values[index].item()) for column, values in outputs["scores"].items()}
             rows.append(row | (scores or dict.fromkeys(SCORES)))
         self._batches.append(rows)
 
@@ -70,6 +72,7 @@ class Rows(L.Callback):
             for row in (row for step in zip(*shares, strict=True) for rows in step for row in rows):  # their own order
                 unique.setdefault((row["set"], row["image"], row["realisation"]), row)
             self.rows = list(unique.values())
+        self.rows = completed(self.rows)
         if trainer.is_global_zero:
             write_rows(self.path, self.rows)
             for logger in trainer.loggers:
@@ -83,6 +86,17 @@ def label(image: str, set_name: str, noise: str, level: Tensor | None, protocol:
     number = None if level is None else round(level.mean().item() * 255, 4)  # float32 knows no more
     row = {"image": image, "set": set_name, "noise": noise, "level": number}
     return row | {"protocol": protocol, "realisation": realisation}
+
+
+def rounded(column: str, value: float) -> float | None:
+    """A measurement as rows have it; None for the flicker of a frame that has none before it."""
+    return None if column.endswith(FLICKER) and math.isnan(value) else round(value, DIGITS)
+
+
+def completed(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the columns of the longest one: None where images lack what videos have."""
+    longest: Row = max(rows, key=lambda row: len(row), default={})
+    return [dict.fromkeys(longest) | row for row in rows]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -111,9 +125,9 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Set → the number of its images ``n`` and the mean of each measurement over them.
 
-    A measurement that an image lacks has no mean. With several realisations, ``realisations`` says how many, and
-    ``COLUMN_ci95`` is half the width of the 95 % confidence interval of the mean, from the means of the realisations
-    (Student's t).
+    A measurement that an image lacks has no mean; that of a flicker is over the frames that have one. With several
+    realisations, ``realisations`` says how many, and ``COLUMN_ci95`` is half the width of the 95 % confidence interval
+    of the mean, from the means of the realisations (Student's t).
     """
     sets: dict[str, list[Row]] = {}
     for row in rows:
@@ -126,6 +140,8 @@ def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
             found[name]["realisations"] = len(draws)
         for column in (column for column in rows[0] if column not in LABELS):
             values = [[row[column] for row in group if row["realisation"] == draw] for draw in draws]
+            if column.endswith(FLICKER):
+                values = [[v for v in draw if v is not None] or [None] for draw in values]
             if lacking := [v for draw in values for v in draw if not isinstance(v, (int, float))]:
                 found[name][column] = lacking[0]
                 continue
@@ -138,11 +154,12 @@ def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def table(rows: Sequence[Row], network: str) -> Table:
-    """PSNR and SSIM of each baseline and of the network, per image and as the mean of each set."""
+    """PSNR, SSIM and a video's flicker of each baseline and of the network, per image and as the mean of each set."""
     baselines = [column.removesuffix("_psnr") for column in rows[0] if column.endswith("_psnr")]
     prefixes = {**{f"{name}_": name for name in baselines}, "": network}
-    metrics = [m for m in FORMATS if m in rows[0] and (m == "psnr" or isinstance(rows[0][m], (int, float)))]
-    title = " / ".join(f"{metric.upper()} (dB)" if metric == "psnr" else metric.upper() for metric in metrics)
+    metrics = [m for m in FORMATS if m == "psnr" or any(isinstance(row.get(m), (int, float)) for row in rows)]
+    named = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips": "LPIPS", FLICKER: "flicker (of 255)"}
+    title = " / ".join(named[metric] for metric in metrics)
     shown = Table(title=f"{title}, noise {rows[0]['noise']}, protocol {rows[0]['protocol']}", title_justify="left")
     shown.add_column("test image", no_wrap=True)
     for heading in prefixes.values():

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from datamodules.files import replacing
+from denoisers.clips import frames
 from denoisers.metrics import Score, saved
-from denoisers.module import frames
 
 ERROR_GAIN = 5
 ZOOM = 4  # of the detail, which is as many times smaller than the picture
