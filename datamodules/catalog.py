@@ -47,6 +47,7 @@ class ImageSet:
     sources: list[dict[str, str]] = field(default_factory=list)
     members: dict[str, str] = field(default_factory=dict)
     by_hand: str = ""
+    video: bool = False
 
     @functools.cached_property
     def sums(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What is refused before any pixel is read: splits whose headers do not fit what is asked of them."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,12 +111,31 @@ def refuse_uneven_pairs(items: Sequence[Item], headers: Headers) -> None:
 def refuse_uneven_videos(items: Sequence[Item], headers: Headers) -> None:
     """Raises DataError naming the videos whose frames differ in size."""
     sizes: dict[tuple[str, str | None], dict[str, Path]] = {}
-    for item in items:
+    for item in (item for item in items if item.video is not None):
         header = headers[item.files[0]]
         sizes.setdefault((item.set, item.video), {}).setdefault(f"{header.height}×{header.width}", item.files[0])
     uneven = [" but ".join(f"{path} is {size}" for size, path in s.items()) for s in sizes.values() if len(s) > 1]
     if uneven:
         raise DataError("the frames of a video must agree in size:\n" + listing(uneven))
+
+
+def refuse_motion(items: Sequence[Item], headers: Headers, motion: float, frames: int | None, patch_size: int) -> None:
+    """Raises DataError where clips of ``frames`` crops, each up to ``motion`` pixels from the last, cannot be cut."""
+    if not isinstance(motion, int | float) or isinstance(motion, bool) or not 0 <= motion < math.inf:
+        raise DataError(f"data.motion={motion}: must be a number of pixels a frame from 0, or null")
+    if frames is None:
+        raise DataError(f"data.motion={motion} moves crops from frame to frame: say how many, such as data.frames=5")
+    if videos := sorted({item.video or item.set for item in items if item.video is not None}):
+        raise DataError(
+            f"data.motion={motion} is for single images, but these are frames of videos, which move by themselves: "
+            f"leave data.motion out:\n{listing(videos)}"
+        )
+    travel = math.ceil((frames - 1) * motion)
+    remedy = (
+        f"{frames} frames that move by up to {motion:g} pixels each take {travel} more than a crop's {patch_size}: "
+    )
+    remedy += "lower data.motion, data.frames or data.patch_size, or leave the images out"
+    refuse_small(items, headers, "training", patch_size + travel, remedy)
 
 
 def refuse_grey_as_colour(headers: Headers, channels: int) -> None:

@@ -56,9 +56,8 @@ class DeviceCrops:
 
     def batch(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor | list[str]]:
         """(epoch, index) of B crops → ``clean`` [B, C, P, P] in [0, 1], or [B, T, C, P, P]; ``noisy``; and ``name``."""
-        drawn, frames = torch.tensor([self.crops.draw(key) for key in keys]), self.crops.frames or 1
-        number, top, left, turn, flip = drawn.repeat_interleave(frames, 0).T
-        number = number + torch.arange(frames).repeat(len(keys))
+        frames = self.crops.frames or 1
+        number, top, left, turn, flip = torch.from_numpy(np.concatenate([self.crops.draw(key) for key in keys])).T
         last = self.crops.patch_size - 1
         down, right = DOWN[turn], RIGHT[turn] * (1 - 2 * flip)[:, None]  # [B, 2]
         corner = torch.stack([top, left], 1) + last * (down + right < 0)  # where in the image the crop's first pixel is

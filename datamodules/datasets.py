@@ -1,6 +1,7 @@
 """Training crops, each a function of (seed, epoch, index) alone; and whole images or videos for evaluation."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from datamodules import seeds
 from datamodules.images import DataError, to_tensor
-from datamodules.parting import Item
+from datamodules.parting import Item, together
 
 Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: an item's views
 Sample = dict[str, Any]
@@ -27,6 +28,8 @@ class Crops(Dataset[Sample]):
         crops_per_image: crops of each image in an epoch; of clips, for each image that one can begin with.
         seed: see above.
         frames: T of a clip, which is cut out of T images of a video; None: crops of single images.
+        motion: a clip is cut out of one image instead, by a window that moves by up to that many pixels a frame, see
+            :func:`wander`.
         views: what the views are called; None: as the items' files are.
         facts: of each image, tensors that its crops bring with them.
 
@@ -43,40 +46,45 @@ class Crops(Dataset[Sample]):
         crops_per_image: int,
         seed: int,
         frames: int | None = None,
+        motion: float | None = None,
         views: Sequence[str] | None = None,
         facts: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> None:
-        self.images, self.items, self.frames = images, items, frames
+        self.images, self.items, self.frames, self.motion = images, items, frames, motion
         self.views, self.facts = tuple(views or items[0].views), facts
         self.patch_size, self.crops_per_image, self.seed = patch_size, crops_per_image, seed
         #: numbers of the images that a crop, or a clip, can begin with
-        self.starts = beginnings(items, frames) if frames else range(len(items))
+        self.starts = beginnings(items, frames) if frames and motion is None else range(len(items))
 
     def __len__(self) -> int:
         return len(self.starts) * self.crops_per_image
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """(epoch, index) → ``clean`` [C, P, P] in [0, 1], or [T, C, P, P]; ``noisy`` likewise for pairs; ``name``."""
-        number, top, left, turn, flip = self.draw(key)
+        places = self.draw(key)
 
-        def crop(image: np.ndarray) -> Tensor:
+        def crop(image: np.ndarray, top: int, left: int, turn: int, flip: int) -> Tensor:
             patch = image[top : top + self.patch_size, left : left + self.patch_size]
             patch = np.rot90(patch, turn)
             return to_tensor(patch[:, ::-1] if flip else patch)
 
-        item, clip = self.items[number], self.images[number : number + (self.frames or 1)]
-        views = [list(map(crop, images)) for images in zip(*clip, strict=True)]
+        item, clip = self.items[places[0, 0]], [self.images[number] for number in places[:, 0]]
+        views = [list(map(crop, images, *places[:, 1:].T)) for images in zip(*clip, strict=True)]
         cut = [torch.stack(crops) if self.frames else crops[0] for crops in views]
-        facts = self.facts[number] if self.facts else {}
+        facts = self.facts[places[0, 0]] if self.facts else {}
         return {**dict(zip(self.views, cut, strict=True)), **facts, "name": item.name}
 
-    def draw(self, key: tuple[int, int]) -> tuple[int, int, int, int, int]:
-        """(epoch, index) → the image's number, the crop's first row and column, its quarter turns, and 1 if flipped."""
+    def draw(self, key: tuple[int, int]) -> np.ndarray:
+        """(epoch, index) → [T, 5], for each frame: the image's number, the crop's first row and column, its quarter
+        turns, and 1 if flipped. A crop of a single image is one frame."""
         epoch, index = key
-        number = self.starts[index % len(self.starts)]
+        number, frames = self.starts[index % len(self.starts)], self.frames or 1
         draw = np.random.default_rng((self.seed, epoch, index))
-        top, left = (int(draw.integers(size - self.patch_size + 1)) for size in self.images[number][0].shape[:2])
-        return number, top, left, int(draw.integers(4)), int(draw.integers(2))
+        path = np.zeros((frames, 2), int) if self.motion is None else wander(draw, frames, self.motion)
+        room = np.array(self.images[number][0].shape[:2]) - self.patch_size - path.max(axis=0)
+        corner = [draw.integers(pixels + 1) for pixels in room]
+        numbers = number + np.arange(frames) * (self.motion is None)
+        return np.column_stack([numbers, path + corner, np.tile([draw.integers(4), draw.integers(2)], (frames, 1))])
 
 
 class WholeImages(Dataset[Sample]):
@@ -84,23 +92,18 @@ class WholeImages(Dataset[Sample]):
     entry: ``name``, ``set``, ``realisation``, and ``own_noise``: whether the noise is its own. An index beyond the last
     begins again, and its batch is ``repeated``.
 
-    Or of one whole video each, [1, T, C, H, W], with lists of as many entries as it has frames.
+    Of the frames of a video, all come together, [1, T, C, H, W], with lists of as many entries as it has frames.
 
     Args:
         images: clean ones, pairs, or noisy ones.
         items: what they are called.
         draws: how many realisations of the noise each image meets; the number of its one stands in ``realisation``.
-        videos: whether the frames of a video come together.
     """
 
-    def __init__(self, images: Images, items: Sequence[Item], draws: int = 1, *, videos: bool = False) -> None:
-        self.images, self.items, self.draws, self.videos = images, items, draws, videos
-        numbers = range(len(items))
+    def __init__(self, images: Images, items: Sequence[Item], draws: int = 1) -> None:
+        self.images, self.items, self.draws = images, items, draws
         #: numbers of the images of each batch
-        self.batches = [
-            list(group)
-            for _, group in itertools.groupby(numbers, lambda n: (items[n].set, items[n].video) if videos else n)
-        ]
+        self.batches = together(items)
 
     def __len__(self) -> int:
         return len(self.batches) * self.draws
@@ -119,7 +122,20 @@ class WholeImages(Dataset[Sample]):
             "own_noise": [item.noisy is not None for item in items],
             "repeated": bool(turn),
         }
-        return {view: t[None] if self.videos else t for view, t in zip(items[0].views, tensors, strict=True)} | about
+        video = items[0].video is not None
+        return {view: t[None] if video else t for view, t in zip(items[0].views, tensors, strict=True)} | about
+
+
+def wander(random: np.random.Generator, frames: int, motion: float) -> np.ndarray:
+    """The path of a window that moves over an image: [T, 2], rows and columns from the first ones that it touches.
+
+    Its velocity is drawn, up to ``motion`` pixels a frame in any direction; each place is jittered by up to half a
+    pixel and rounded, so that the window shows the image's own pixels. It spans at most ⌈(T − 1) · motion⌉ pixels.
+    """
+    speed, angle = random.uniform(0, motion), random.uniform(0, 2 * math.pi)
+    straight = np.arange(frames)[:, None] * (speed * math.sin(angle), speed * math.cos(angle))
+    path = np.rint(straight + random.uniform(-0.5, 0.5, straight.shape)).astype(int)
+    return path - path.min(axis=0)
 
 
 def beginnings(items: Sequence[Item], frames: int) -> list[int]:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import leaks, seeds
 from datamodules.cache import decoded
-from datamodules.checks import check_headers, refuse_doubled_noise, refuse_uneven_videos
+from datamodules.checks import check_headers, refuse_doubled_noise, refuse_motion, refuse_uneven_videos
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages, beginnings
 from datamodules.fixed import fixed
@@ -33,7 +33,7 @@ class DenoisingDataModule(L.LightningDataModule):
     Batches: ``noisy`` and ``clean`` [B, C, H, W] float32 in [0, 1], ``level`` [B, 1, 1, 1], ``name``, and in training a
     ``seed`` of each; whole images come one at a time, with their ``set``. Of pictures that are noisy alone there is no
     ``clean``, and the level is None. With ``frames``, training batches are clips [B, T, C, H, W] with ``level``
-    [B, T, 1, 1, 1], whose frames have noise of the same parameters; whole videos come one at a time.
+    [B, T, 1, 1, 1], whose frames have noise of the same parameters; whole videos come one at a time, as such clips.
 
     Args:
         splits: the images.
@@ -44,6 +44,7 @@ class DenoisingDataModule(L.LightningDataModule):
         crops_per_image: an epoch is that many crops of each training image.
         batch_size: crops per micro-batch and device.
         frames: T of training clips, which are cut out of videos; None: single images.
+        motion: they are cut out of single images instead, by windows that move by up to that many pixels a frame.
         num_workers: loader processes; None takes none up to two cores, else up to eight.
         resize: the shorter side, or height and width, that every image gets; None: each its own.
         alpha: see :func:`datamodules.checks.check_headers`.
@@ -71,6 +72,7 @@ class DenoisingDataModule(L.LightningDataModule):
         crops_per_image: int,
         batch_size: int,
         frames: int | None,
+        motion: float | None,
         num_workers: int | None,
         resize: int | Sequence[int] | None,
         alpha: Alpha,
@@ -89,7 +91,8 @@ class DenoisingDataModule(L.LightningDataModule):
             splits = replace(splits, train=[replace(i, clean=None) if i.noisy else i for i in splits.train])
         self.splits, self.noise, self.realisation = splits, noise, realisation
         self.channels, self.patch_size, self.crops_per_image = channels, patch_size, crops_per_image
-        self.batch_size, self.frames, self.seed, self.eval_seed = batch_size, frames, seed, eval_seed
+        self.batch_size, self.frames, self.motion = batch_size, frames, motion
+        self.seed, self.eval_seed = seed, eval_seed
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.num_workers = (0 if cores <= 2 else min(8, cores - 1)) if num_workers is None else num_workers
         self.cache, self.cache_dir, self.on_device = cache, cache_dir, on_device
@@ -113,9 +116,11 @@ class DenoisingDataModule(L.LightningDataModule):
         for name in ("seed", "eval_seed", "num_workers"):
             if getattr(self, name) < 0:
                 raise DataError(f"{name}={getattr(self, name)}: must not be negative")
-        if self.frames:
-            refuse_uneven_videos([*self.splits.train, *self.splits.val, *self.splits.test], self._headers)
-        starts = len(beginnings(self.splits.train, self.frames)) if self.frames else len(self.splits.train)
+        refuse_uneven_videos([*self.splits.train, *self.splits.val, *self.splits.test], self._headers)
+        if self.motion is not None:
+            refuse_motion(self.splits.train, self._headers, self.motion, self.frames, self.patch_size)
+        of_videos = self.frames if self.motion is None else None
+        starts = len(beginnings(self.splits.train, of_videos)) if of_videos else len(self.splits.train)
         #: in an epoch
         self.crops = self.crops_per_image * starts
         if self.crops < self.batch_size:
@@ -183,6 +188,7 @@ class DenoisingDataModule(L.LightningDataModule):
             crops_per_image=self.crops_per_image,
             seed=self.seed,
             frames=self.frames,
+            motion=self.motion,
         )
         stream = self._stream()
         if self.on_device:
@@ -226,8 +232,7 @@ class DenoisingDataModule(L.LightningDataModule):
 
     def _whole(self, split: str) -> DataLoader:
         draws = self.realisation.draws if split == "test" else 1
-        videos = self.frames is not None
-        images = WholeImages(self._decoded[split], getattr(self.splits, split), draws, videos=videos)
+        images = WholeImages(self._decoded[split], getattr(self.splits, split), draws)
         rank, world_size = self._place()
         # every rank takes as many steps: the last ones begin again, and who gathers scores drops the doubles
         share = range(rank, -(-len(images) // world_size) * world_size, world_size)

@@ -1,6 +1,7 @@
 """Sets of images in parts: training, validation and test, drawn, read from a file, or grouped by a pattern."""
 
 import hashlib
+import itertools
 import json
 import logging
 import re
@@ -57,6 +58,13 @@ class Splits:
             listed = [(item.set, item.name, *(path.stat().st_size for path in item.files)) for item in items]
             marks[name] = f"{len(items)} images, {hashlib.sha256(repr(listed).encode()).hexdigest()[:12]}"
         return marks
+
+
+def together(items: Sequence[Item]) -> list[list[int]]:
+    """The numbers of the items that are evaluated together: of all frames of a video, or of one image."""
+    numbers = range(len(items))
+    groups = itertools.groupby(numbers, lambda n: n if items[n].video is None else (items[n].set, items[n].video))
+    return [list(group) for _, group in groups]
 
 
 def part(items: Sequence[Item], sizes: Sequence[int], split_seed: int) -> list[list[Item]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.catalog import directory, find
+from datamodules.catalog import directory, find, known
 from datamodules.idx import unpacked
 from datamodules.images import DataError, image_files, listing, read_header
 from datamodules.parting import Item, Splits, part, parted, require
@@ -21,8 +21,9 @@ FEW = 10  # pictures, of which none is held out
 
 
 def images_of(name: str, root: str) -> list[Item]:
-    """The images of a named set; see :func:`datamodules.catalog.find`."""
-    return [Item(name, path.stem, path) for path in find(name, root)]
+    """The images of a named set, those of a video as its frames; see :func:`datamodules.catalog.find`."""
+    video = name if known(name).video else None
+    return [Item(name, path.stem, path, video=video) for path in find(name, root)]
 
 
 def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:

@@ -18,7 +18,7 @@ from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Stream, WholeImages
 from datamodules.images import DataError
 from datamodules.realisation import ContentSeeded, Kair
-from denoisers.module import frames
+from denoisers.clips import frames
 from denoisers.networks.dncnn import DnCNN
 from denoisers.tiles import tiled
 from train import main as train
@@ -120,7 +120,7 @@ def test_clips_are_frames_that_follow_each_other_cut_alike():
         [first] = set((pixels[0] % 16).flatten().tolist())
         assert sample["name"] == items[first].name
         assert [set((frame % 16).flatten().tolist()) for frame in pixels] == [{first}, {first + 1}, {first + 2}]
-        _, top, left, turn, flip = crops.draw((0, index))
+        _, top, left, turn, flip = crops.draw((0, index))[0]
         for number, frame in enumerate(pixels, first):
             expected = np.rot90(images[number][0][top : top + 5, left : left + 5, 0], turn)
             assert np.array_equal(frame[0], expected[:, ::-1] if flip else expected)
@@ -150,11 +150,12 @@ def test_videos_too_short_and_pictures_that_are_none_are_named():
 
 def test_whole_videos_come_one_at_a_time_and_whole_images_as_before():
     images, items = two_videos(3, 2)
-    batches = [WholeImages(images, items, videos=True)[number] for number in range(2)]
+    batches = [WholeImages(images, items)[number] for number in range(2)]
     assert [batch["clean"].shape for batch in batches] == [(1, 3, 1, 12, 15), (1, 2, 1, 12, 15)]
     assert batches[1]["name"] == ["b/0", "b/1"]
     assert batches[1]["realisation"] == [0, 0]
-    singles = WholeImages(images, items, draws=2)
+    stills = [parting.Item(item.set, item.name, item.clean) for item in items]
+    singles = WholeImages(images, stills, draws=2)
     assert len(singles) == 10
     assert (singles[3]["name"], singles[3]["realisation"]) == (["a/1"], [1])
     assert torch.equal(singles[2]["clean"][0], batches[0]["clean"][0, 1])
