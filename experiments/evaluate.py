@@ -111,10 +111,12 @@ def task(cfg: DictConfig, network: Any, noise_name: str, trained: str | None, pi
     """What is done to each image, and the images."""
     from hydra.utils import instantiate
 
-    from datamodules.checks import check_headers, refuse_doubled_noise
+    from datamodules.checks import check_headers, refuse_doubled_noise, refuse_uneven_videos
     from experiments.scoring import Scoring
 
     splits, noise = instantiate(cfg.data.splits), instantiate(cfg.noise)
+    headers = check_headers(splits, cfg.channels, resize=cfg.data.resize, alpha=cfg.data.alpha)
+    refuse_uneven_videos(splits.test, headers)
     refuse_doubled_noise(splits.test, noise)
     scoring = Scoring(
         network=network,
@@ -127,7 +129,7 @@ def task(cfg: DictConfig, network: Any, noise_name: str, trained: str | None, pi
         lpips=find_lpips(cfg),
         metrics=list(cfg.metrics),
         eval_seed=cfg.eval_seed,
-        headers=check_headers(splits, cfg.channels, resize=cfg.data.resize, alpha=cfg.data.alpha),
+        headers=headers,
         pictures=pictures,
         trained=trained,
     )
@@ -143,6 +145,7 @@ def main(cfg: DictConfig) -> None:
     from rich.progress import track
 
     from datamodules.files import write_text
+    from datamodules.parting import together
     from experiments import provenance, results, scoring
 
     started = time.monotonic()
@@ -158,13 +161,14 @@ def main(cfg: DictConfig) -> None:
     if facts["warning"]:
         log.warning(f"WARNING: {facts['warning']}")
     available = torch.cuda.device_count() or (1 if parameters else torch.get_num_threads())
-    processes = min(cfg.processes or available, len(images))
+    processes = min(cfg.processes or available, len(together(images)))
 
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     write_text(run_dir / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([*HydraConfig.get().overrides.task])))
     count = len(images) * each.realisation.draws
     title = facts["model"] + (f" (trained on {facts['trained']})" if facts["trained"] else "")
-    rows = list(track(scoring.rows(each, images, processes), title, count, console=Console(), transient=True))
+    scored = track(scoring.rows(each, images, processes), title, count, console=Console(), transient=True)
+    rows = results.completed(list(scored))
     results.write_rows(run_dir / "per_image.csv", rows)
     summary = {"kind": "evaluation", "name": f"{facts['model']}-{cfg.axes.data}-{noise}", **facts}
     summary |= {"axes": OmegaConf.to_container(cfg.axes, resolve=True), "data": cfg.axes.data, "noise": noise}

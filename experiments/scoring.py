@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from datamodules.checks import Headers
 from datamodules.images import decode_as, to_tensor
 from datamodules.noise.base import Noise, rms
-from datamodules.parting import Item
+from datamodules.parting import Item, together
 from datamodules.realisation import ContentSeeded
 from datamodules.workers import leave_signals_to_parent
+from denoisers.clips import frames
 from denoisers.metrics import Score, saved
 from denoisers.tiles import tiled
 from experiments.cli import UserError
-from experiments.results import DIGITS, UNAVAILABLE, Row, label
+from experiments.results import DIGITS, FLICKER, UNAVAILABLE, Row, label, rounded
 from experiments.strips import Views, file_name, write
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Scoring:
-    """Scores a network on one image at a time, so that nothing but the image and the seed can change its row.
+    """Scores a network on one image or whole video at a time, so that nothing but it and the seed can change its rows.
 
     Args:
         network: ``network(noisy, level) -> estimate``, in evaluation mode.
@@ -69,34 +70,51 @@ class Scoring:
         small = torch.full((1, self.channels, 32, 32), 0.5, device=device)
         self.estimate(small, torch.full((1, 1, 1, 1), 0.1, device=device))
 
-    def __call__(self, item: Item, draw: int) -> tuple[Row, Views]:
-        """The row of one image and realisation, and its views."""
-        read = {
-            view: to_tensor(decode_as(path, self.headers[path], self.channels)) for view, path in item.views.items()
-        }
-        clean = read.get("clean")
-        if "noisy" in read:
-            noisy = read["noisy"]
-            level = None if clean is None else rms((noisy - clean)[None].square())[0]
-        else:
-            noisy, level = self.realisation(self.noise, read["clean"], self.eval_seed, draw)
+    def __call__(self, items: Sequence[Item], draw: int) -> list[tuple[Row, Views]]:
+        """The row of one image and realisation, and its views; of a video, those of each frame."""
+        views = self.read(items)  # [1, C, H, W], or [1, T, C, H, W]
+        clean, level = views.get("clean"), None
+        if "noisy" not in views:
+            drawn = self.realisation(self.noise, views["clean"][0], self.eval_seed, draw)
+            views["noisy"], level = (part[None] for part in drawn)
+        elif clean is not None:
+            level = rms((views["noisy"] - clean).square())
         started = time.perf_counter()
-        estimate = self.estimate(noisy[None], None if level is None else level[None])[0]
-        seconds = time.perf_counter() - started
-        row = label(item.name, item.set, self.noise_name, level, self.protocol, draw) | {"trained": self.trained}
-        row |= self.measured(estimate, clean, self.metrics) | {"seconds": round(seconds, DIGITS)}
-        of_noisy = self.measured(noisy, clean, [metric for metric in self.metrics if metric != "lpips"])
-        row |= {f"noisy_{metric}": value for metric, value in of_noisy.items()}
-        return row, {**({} if clean is None else {"clean": clean}), "noisy": noisy, "estimate": estimate}
+        views["estimate"] = self.estimate(views["noisy"], level)
+        seconds = (time.perf_counter() - started) / len(items)
+        found: list[tuple[Row, Views]] = []
+        for number, item in enumerate(items):
+            image = {view: frames(images)[number] for view, images in views.items()}
+            strength = None if level is None else frames(level)[number]
+            row = label(item.name, item.set, self.noise_name, strength, self.protocol, draw) | {"trained": self.trained}
+            row |= self.measured(image["estimate"], image.get("clean"), self.metrics)
+            row |= {"seconds": round(seconds, DIGITS)}
+            plain = [metric for metric in self.metrics if metric != "lpips"]
+            of_noisy = self.measured(image["noisy"], image.get("clean"), plain)
+            found.append((row | {f"noisy_{metric}": value for metric, value in of_noisy.items()}, image))
+        if clean is not None and clean.ndim == 5:
+            for prefix, view in {"": "estimate", "noisy_": "noisy"}.items():
+                flicker = self.score.flicker(views[view][0], clean[0]).tolist()
+                for (row, _), value in zip(found, flicker, strict=True):
+                    row[f"{prefix}{FLICKER}"] = rounded(FLICKER, value)
+        return found
 
-    def draw(self, row: Row, views: Views) -> None:
-        """Writes the pictures of an image's first realisation."""
-        if self.pictures and row["realisation"] == 0:
-            write(views, self.pictures / row["set"] / file_name(row["image"]))
+    def read(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """The views of an image that there are [1, C, H, W] in [0, 1], or of the frames of a video [1, T, C, H, W]."""
+        images = [[decode_as(path, self.headers[path], self.channels) for path in item.files] for item in items]
+        views = [torch.stack(list(map(to_tensor, pixels))) for pixels in zip(*images, strict=True)]  # [T, C, H, W]
+        video = items[0].video is not None
+        return {view: t[None] if video else t for view, t in zip(items[0].views, views, strict=True)}
+
+    def draw(self, found: Sequence[tuple[Row, Views]]) -> None:
+        """Writes the pictures of an image's, or a video's, first realisation."""
+        for row, views in found:
+            if self.pictures and row["realisation"] == 0:
+                write(views, self.pictures / row["set"] / file_name(row["image"]))
 
     @torch.inference_mode()
     def estimate(self, noisy: Tensor, level: Tensor | None) -> Tensor:
-        """[1, C, H, W] on the CPU → the estimate on the CPU, waited for."""
+        """[1, C, H, W] or [1, T, C, H, W] on the CPU → the estimate on the CPU, waited for."""
         level = level if level is None else level.to(self.device)
         return tiled(self.network, noisy.to(self.device), level).float().cpu()
 
@@ -130,10 +148,10 @@ def _begin(scoring: Scoring, numbers: Any, threads: int) -> None:
     _scoring.prepare(device_of(number))
 
 
-def _score(item: Item, draw: int) -> Row:
-    row, views = _scoring(item, draw)
-    _scoring.draw(row, views)
-    return row
+def _score(items: Sequence[Item], draw: int) -> list[Row]:
+    found = _scoring(items, draw)
+    _scoring.draw(found)
+    return [row for row, _ in found]
 
 
 def device_of(number: int) -> torch.device:
@@ -143,21 +161,22 @@ def device_of(number: int) -> torch.device:
 
 
 def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Generator[Row, None, None]:
-    """The rows of the items, in their order, each realisation after the other, as they are done.
+    """The rows of the items, in their order, each realisation after the other, as they are done; a video whole.
 
     Raises:
         UserError: a process has died.
     """
-    tasks = [(item, draw) for item in items for draw in range(scoring.realisation.draws if item.clean else 1)]
+    whole = [[items[number] for number in numbers] for numbers in together(items)]
+    tasks = [(group, draw) for group in whole for draw in range(scoring.realisation.draws if group[0].clean else 1)]
     if processes == 1:
         scoring.prepare(device_of(0))
         with ThreadPoolExecutor(1) as painter:  # mostly waits for the disk
             painted = painter.submit(lambda: None)
             for task in tasks:
-                row, views = scoring(*task)
+                found = scoring(*task)
                 painted.result()
-                painted = painter.submit(scoring.draw, row, views)
-                yield row
+                painted = painter.submit(scoring.draw, found)
+                yield from (row for row, _ in found)
             painted.result()
         return
     threads = max(1, torch.get_num_threads() // processes)
@@ -169,7 +188,8 @@ def rows(scoring: Scoring, items: Sequence[Item], processes: int) -> Generator[R
             try:
                 estimates = pool.map(_score, *zip(*tasks, strict=True))  # starts the processes
                 os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
-                yield from estimates
+                for of_task in estimates:
+                    yield from of_task
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in active_children():
