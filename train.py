@@ -138,7 +138,6 @@ def main(cfg: DictConfig) -> None:
     ranks.follow()
     # late, so that help and mistakes on the command line take no seconds
     import lightning as L
-    from rich.console import Console
 
     from denoisers.module import NonFinite
     from experiments import budget, results
@@ -194,7 +193,7 @@ def main(cfg: DictConfig) -> None:
         seconds = {"train_seconds": trained - started, "wall_seconds": time.monotonic() - started}
         summary = results.summary(rows, module, trainer) | {k: round(before + v, 1) for k, v in seconds.items()}
         results.write_summary(run_dir / "summary.json", summary)
-        Console().print(results.table(rows, cfg.axes.model))
+        results.show(rows, cfg.axes.model)
         log.info(f"pictures    {run_dir / 'pictures' / 'test'}\nrows        {run_dir / 'per_image.csv'}")
         if best:
             log.info(f"checkpoint  {near(best)}\n\nNow clean a picture of your own:")

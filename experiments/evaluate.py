@@ -177,7 +177,7 @@ def main(cfg: DictConfig) -> None:
     summary |= {"processes": processes, "hardware": provenance.hardware(), "versions": provenance.versions()}
     summary |= {"commit": provenance.commit(), "wall_seconds": round(time.monotonic() - started, 1)}
     results.write_summary(run_dir / "summary.json", summary)
-    Console().print(results.table(rows, title))
+    results.show(rows, title)
     log.info(f"pictures    {pictures}" if pictures else "no pictures")
     log.info(f"rows        {run_dir / 'per_image.csv'}")
 

@@ -11,6 +11,7 @@ import lightning as L
 import numpy as np
 import scipy.stats
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -179,6 +180,13 @@ def table(rows: Sequence[Row], network: str) -> Table:
         draws = f" × {mean['realisations']}" if "realisations" in mean else ""
         shown.add_row(f"{name}: mean of {mean['n']}{draws}", *cells(mean), style="bold", end_section=True)
     return shown
+
+
+def show(rows: Sequence[Row], network: str) -> None:
+    """Prints :func:`table`, on lines as long as it needs."""
+    shown, console = table(rows, network), Console()
+    console.width = max(console.width, Console(width=10_000).measure(shown).maximum)
+    console.print(shown)
 
 
 def text(row: Mapping[str, Any], column: str, metric: str) -> str:
