@@ -1,8 +1,9 @@
 """The LightningDataModule: clean images in, noisy–clean pairs made on the device."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,28 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import leaks, seeds
 from datamodules.cache import decoded
-from datamodules.checks import check_headers, refuse_doubled_noise, refuse_motion, refuse_uneven_videos
+from datamodules.checks import (
+    check_headers,
+    refuse_doubled_noise,
+    refuse_motion,
+    refuse_small,
+    refuse_uneven_videos,
+)
 from datamodules.crops import DeviceCrops
 from datamodules.datasets import Crops, Images, Stream, WholeImages, beginnings
-from datamodules.fixed import fixed
+from datamodules.fixed import realised
 from datamodules.images import Alpha, DataError, listing
 from datamodules.noise.base import Noise, rms
 from datamodules.parting import Splits
+from datamodules.progressive import (
+    Stage,
+    StagedCrops,
+    StagedDeviceCrops,
+    StagedStream,
+    first_batches,
+    run_length,
+    stages,
+)
 from datamodules.realisation import ContentSeeded
 from datamodules.workers import leave_signals_to_parent
 
@@ -43,6 +59,7 @@ class DenoisingDataModule(L.LightningDataModule):
         patch_size: side of the training crops; images smaller than that are refused.
         crops_per_image: an epoch is that many crops of each training image.
         batch_size: crops per micro-batch and device.
+        progressive: [share of the run, patch size, batch size] of each stage, in place of those two; None: one stage.
         frames: T of training clips, which are cut out of videos; None: single images.
         motion: they are cut out of single images instead, by windows that move by up to that many pixels a frame.
         num_workers: loader processes; None takes none up to two cores, else up to eight.
@@ -71,6 +88,7 @@ class DenoisingDataModule(L.LightningDataModule):
         patch_size: int,
         crops_per_image: int,
         batch_size: int,
+        progressive: Sequence[tuple[float, int, int]] | None,
         frames: int | None,
         motion: float | None,
         num_workers: int | None,
@@ -98,7 +116,12 @@ class DenoisingDataModule(L.LightningDataModule):
         self.cache, self.cache_dir, self.on_device = cache, cache_dir, on_device
         self.micro_batches = 0
         self._decoded: dict[str, Images] = {}
-        self._headers = headers = check_headers(splits, channels, patch_size, resize=resize, alpha=alpha)
+        #: the run's, of which an epoch's length is that of the first
+        self.stages = stages(progressive) if progressive is not None else [Stage(0, patch_size, batch_size)]
+        self.patch_size, self.batch_size = self.stages[0].patch_size, self.stages[0].batch_size
+        self._headers = headers = check_headers(splits, channels, self.patch_size, resize=resize, alpha=alpha)
+        largest = max(stage.patch_size for stage in self.stages)
+        refuse_small(splits.train, headers, "train", largest, "lower the patches of data.progressive or leave them out")
         self._check_arguments()
         #: height and width of the validation images, in order
         self.val_sizes = [(headers[item.files[0]].height, headers[item.files[0]].width) for item in splits.val]
@@ -123,11 +146,12 @@ class DenoisingDataModule(L.LightningDataModule):
         starts = len(beginnings(self.splits.train, of_videos)) if of_videos else len(self.splits.train)
         #: in an epoch
         self.crops = self.crops_per_image * starts
-        if self.crops < self.batch_size:
+        if self.crops < (largest := max(stage.batch_size for stage in self.stages)):
+            name = "data.batch_size" if len(self.stages) == 1 else "a batch of data.progressive"
             raise DataError(
-                f"data.batch_size={self.batch_size} is more than an epoch holds: data.crops_per_image="
+                f"{name}={largest} is more than an epoch holds: data.crops_per_image="
                 f"{self.crops_per_image} × {starts} training {'clips' if self.frames else 'images'} = {self.crops} "
-                f"crops; raise data.crops_per_image or lower data.batch_size"
+                f"crops; raise data.crops_per_image or lower {name}"
             )
         refuse_doubled_noise(self.splits.train, self.noise)
 
@@ -172,48 +196,59 @@ class DenoisingDataModule(L.LightningDataModule):
         learnt, tested = (leaks.suspects([*a], [*b], self._headers) for a, b in ((train, test), (test, train)))
         leaks.refuse(learnt, tested, (train | test).__getitem__)
 
-    def train_dataloader(self) -> DataLoader | DeviceCrops:
-        images: Images = self._decoded["train"]
-        views = facts = None
+    def train_dataloader(self) -> DataLoader | DeviceCrops | StagedDeviceCrops:
+        images, about = self._decoded["train"], {}
         if self.fixed and self.splits.train[0].clean:
-            found = [fixed(self.noise, clean, self.seed, self.views) for clean, *_ in images]
-            images, facts = [tuple(one.views.values()) for one in found], [one.facts for one in found]
-            views = tuple(found[0].views)
-        crops = Crops(
-            images,
-            self.splits.train,
-            views=views,
-            facts=facts,
-            patch_size=self.patch_size,
-            crops_per_image=self.crops_per_image,
-            seed=self.seed,
-            frames=self.frames,
-            motion=self.motion,
-        )
+            images, about = realised(self.noise, [clean for clean, *_ in images], self.seed, self.views)
+        crops = [
+            Crops(
+                images,
+                self.splits.train,
+                patch_size=stage.patch_size,
+                crops_per_image=self.crops_per_image,
+                seed=self.seed,
+                frames=self.frames,
+                motion=self.motion,
+                **about,
+            )
+            for stage in self.stages
+        ]
         stream = self._stream()
         if self.on_device:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-            return DeviceCrops(crops, stream, device)
+            if isinstance(stream, StagedStream):
+                return StagedDeviceCrops(crops, stream, device)
+            return DeviceCrops(crops[0], stream, device)
         return self._loader(
-            crops,
+            crops[0] if isinstance(stream, Stream) else StagedCrops(crops),
             batch_sampler=stream,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
-    def _stream(self) -> Stream:
+    def _stream(self) -> Stream | StagedStream:
+        """The stream of the run's batches; without a trainer, who knows the run's length, that of the first stage."""
         rank, world_size = self._place()
-        try:
+
+        def of(stage: Stage, position: Callable[[], int]) -> Stream:
             return Stream(
                 self.crops,
-                batch_size=self.batch_size,
+                batch_size=stage.batch_size,
                 seed=self.seed,
                 rank=rank,
                 world_size=world_size,
-                position=lambda: self.micro_batches,
+                position=position,
             )
+
+        try:
+            streams = [partial(of, stage) for stage in self.stages]
+            lengths = [len(stream(lambda: self.micro_batches)) for stream in streams]
         except ValueError as error:
             raise DataError(f"{error}: raise data.crops_per_image or lower data.batch_size") from error
+        if len(self.stages) == 1 or self.trainer is None:
+            return streams[0](lambda: self.micro_batches)
+        first = first_batches([stage.begin for stage in self.stages], *run_length(self.trainer, lengths[0]))
+        return StagedStream(streams, first=first, position=lambda: self.micro_batches)
 
     def _loader(self, dataset: Dataset, **options: Any) -> DataLoader:
         return DataLoader(

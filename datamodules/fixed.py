@@ -1,6 +1,7 @@
 """Noisy images that stay as they are: one realisation of the noise for the whole run, as a camera leaves it."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,31 +11,29 @@ from datamodules import seeds
 from datamodules.images import to_tensor
 from datamodules.noise.base import Noise, rms
 
+VIEWS = ("noisy", "twin")
 
-class Fixed(NamedTuple):
-    """A training image, noisy once and for all.
 
-    Args:
-        views: ``noisy``, ``twin`` → [H, W, C] float32.
-        facts: ``level`` [1, 1, 1], the mean over the picture where it is a map; ``line`` [2], where the noise has one.
+def realised(
+    noise: Noise, images: Sequence[np.ndarray], seed: int, views: int
+) -> tuple[list[tuple[np.ndarray, ...]], dict[str, Any]]:
+    """The noisy views of clean images [H, W, C], and what :class:`datamodules.datasets.Crops` has to know of them."""
+    found = [[fixed(noise, image, seed, view) for view in range(views)] for image in images]
+    facts = [of_first for (_, of_first), *_ in found]
+    return [tuple(view for view, _ in of_one) for of_one in found], {"views": VIEWS[:views], "facts": facts}
+
+
+def fixed(noise: Noise, clean: np.ndarray, seed: int, view: int) -> tuple[np.ndarray, dict[str, Tensor]]:
+    """A noisy view of a clean image [H, W, C], a function of the seed, the image and the view; drawn on the CPU.
+
+    Returns:
+        float32 [H, W, C]; and its ``level`` [1, 1, 1], the mean over the picture where it is a map, and the ``line``
+        [2] of its variance, where the noise has one.
     """
-
-    views: dict[str, np.ndarray]
-    facts: dict[str, Tensor]
-
-
-def fixed(noise: Noise, clean: np.ndarray, seed: int, views: int) -> Fixed:
-    """The noisy views of a clean image [H, W, C], a function of the seed and the image itself; drawn on the CPU."""
     image = to_tensor(clean)
-    found: dict[str, np.ndarray] = {}
-    facts: dict[str, Tensor] = {}
-    for name, number in zip(("noisy", "twin")[:views], range(views), strict=True):
-        with seeds.seeded(seeds.derive(seed, seeds.content(image), number), torch.device("cpu")):
-            params = noise.draws(image[None].shape)
-            noisy, level = noise.corrupt(image[None], params)
-        found[name] = np.ascontiguousarray(noisy[0].permute(1, 2, 0).numpy())
-        if not facts:
-            facts = {"level": rms(level[0].square())}
-            if (line := noise.line(params)) is not None:
-                facts["line"] = line[0]
-    return Fixed(found, facts)
+    with seeds.seeded(seeds.derive(seed, seeds.content(image), view), torch.device("cpu")):
+        params = noise.draws(image[None].shape)
+        noisy, level = noise.corrupt(image[None], params)
+    line = noise.line(params)
+    facts = {"level": rms(level[0].square())} | ({} if line is None else {"line": line[0]})
+    return np.ascontiguousarray(noisy[0].permute(1, 2, 0).numpy()), facts

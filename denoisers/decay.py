@@ -39,7 +39,7 @@ def adamw(
         ValueError: values that AdamW refuses.
     """
     groups = decaying(parameters, decay_norms_and_biases)
-    return AdamW(groups, lr, tuple(betas), eps, weight_decay, amsgrad, foreach=foreach, fused=fused)
+    return AdamW(groups, lr, (betas[0], betas[1]), eps, weight_decay, amsgrad, foreach=foreach, fused=fused)
 
 
 def sgd(

@@ -5,7 +5,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks.progress.rich_progress import CustomBarColumn, 
 from rich.console import Console
 from rich.panel import Panel
 
+from datamodules.progressive import Stage, steps_of
 from denoisers.clips import estimated
 
 log = logging.getLogger(__name__)
@@ -119,26 +120,43 @@ class RunCard(L.Callback):
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         micro = trainer.accumulate_grad_batches
-        clip = (data.frames,) if data.frames else ()
-        crop = (data.batch_size, *clip, data.channels, data.patch_size, data.patch_size)
-        step_seconds, pixel_seconds = measure(trainer, pl_module, crop)
+        lengths = steps_of(data.stages, steps + trainer.global_step, trainer.global_step)
+        measured = [measure(trainer, pl_module, crop_batch(data, stage)) for stage in data.stages]
+        training = sum(seconds * length * micro for (seconds, _), length in zip(measured, lengths, strict=True))
+        step_seconds, pixel_seconds = measured[0]
         validations = math.ceil(steps / per_epoch / (trainer.check_val_every_n_epoch or 1))
         whole_pixels = sum(height * width for height, width in data.val_sizes) * validations
-        expected = step_seconds * steps * micro + pixel_seconds * whole_pixels
+        expected = training + pixel_seconds * whole_pixels
         splits = data.splits
+        of_stages = stage_lines(data, lengths, micro * trainer.world_size)
         lines = {
             "device": f"{pl_module.device}" + (f" × {trainer.world_size}" if trainer.world_size > 1 else ""),
             "precision": str(trainer.precision),
             "network": f"{type(network).__name__}, {parameters:,} parameters",
             "data": f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images, "
             + ("grey" if data.channels == 1 else "RGB"),
-            "steps": f"{steps:,} of {data.batch_size * micro * trainer.world_size} crops "
-            + (f"{data.frames}×" if data.frames else "")
-            + f"{data.patch_size}×{data.patch_size}, {steps / per_epoch:.1f} epochs, {validations} validations",
+            "steps": f"{steps:,}{of_stages[0]}, {steps / per_epoch:.1f} epochs, {validations} validations",
+            **{f"stage {number}": line for number, line in enumerate(of_stages) if number and line},
             "expected time": f"about {duration(expected)} of training, from {step_seconds * 1e3:.0f} ms per batch",
         }
         text = "\n".join(f"{name:<14}{value}" for name, value in lines.items())
         Console().print(Panel(text, title=self.title, title_align="left", expand=False))
+
+
+def crop_batch(data: Any, stage: Stage) -> tuple[int, ...]:
+    """The shape of a stage's batch."""
+    clip = (data.frames,) if data.frames else ()
+    return stage.batch_size, *clip, data.channels, stage.patch_size, stage.patch_size
+
+
+def stage_lines(data: Any, lengths: Sequence[int], batches: int) -> list[str]:
+    """What is said of a run of one stage; or nothing, and then a line for each stage, empty where it is over."""
+    clip = f"{data.frames}×" if data.frames else ""
+    crops = [f"{batches * s.batch_size} crops {clip}{s.patch_size}×{s.patch_size}" for s in data.stages]
+    if len(crops) == 1:
+        return [f" of {crops[0]}"]
+    steps = zip(lengths, crops, strict=True)
+    return ["", *(f"{length:,} steps of {crop}" if length else "" for length, crop in steps)]
 
 
 def measure(trainer: L.Trainer, pl_module: L.LightningModule, shape: tuple[int, ...]) -> tuple[float, float]:
