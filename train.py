@@ -19,7 +19,14 @@ log = logging.getLogger(__name__)
 
 def hush() -> None:
     """Silences remarks of Lightning's that are not for the user."""
-    remarks = ("not have many workers", "LeafSpec", "exists and is not empty", "is not resumable", "`srun` command")
+    remarks = (
+        "not have many workers",
+        "LeafSpec",
+        "exists and is not empty",
+        "is not resumable",
+        "`srun` command",
+        "in eval mode",
+    )
     for harmless in remarks:
         warnings.filterwarnings("ignore", f".*{harmless}.*")
     for talkative in ("pytorch", "fabric.utilities.distributed"):
@@ -61,6 +68,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
     """The data module, the module and the trainer that a configuration describes."""
     from hydra.utils import instantiate
 
+    from denoisers.finetuning import freeze
     from denoisers.module import DenoisingModule
     from denoisers.ranged import ranged
     from experiments import assumptions, hardware, provenance
@@ -76,6 +84,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
         network = ranged(instantiate(cfg.model), config["value_range"])
         if any(p.requires_grad for p in network.parameters()):
             assumptions.require(objective, datamodule, loss, config["axes"])
+        freeze(network, config["freeze"] or [])
         module = DenoisingModule(
             network=network,
             objective=objective,
@@ -96,6 +105,23 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
     callbacks, loggers = (list(instantiate(group).values()) for group in (cfg.callbacks, cfg.logger))
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     return datamodule, module, trainer
+
+
+def trained_weights(cfg: DictConfig) -> tuple[dict[str, Any], str]:
+    """The weights that a run starts from, and what they are of; their file's SHA-256 goes into the configuration.
+
+    Raises:
+        CheckpointError: the file cannot be opened.
+        UserError: it is another one than is asked for.
+    """
+    from denoisers import checkpoint, weights
+
+    path = checkpoint.find(cfg.init_from)
+    found = checkpoint.checksum(path)
+    if cfg.init_sha256 not in (None, found):
+        raise UserError(f"init_from={path}: its SHA-256 is {found}, not {cfg.init_sha256}; that file was another one")
+    cfg.init_sha256 = found
+    return weights.open_network(path).network.state_dict(), f"{near(path)} (SHA-256 {found[:12]}…)"
 
 
 def refuse_early(datamodule: Any, module: Any, checkpoint: Path | None, changes: list[str], force: bool) -> None:
@@ -139,6 +165,7 @@ def main(cfg: DictConfig) -> None:
     # late, so that help and mistakes on the command line take no seconds
     import lightning as L
 
+    from denoisers.finetuning import start_from
     from denoisers.module import NonFinite
     from experiments import budget, results
     from experiments.wandb_logger import Wandb
@@ -157,14 +184,22 @@ def main(cfg: DictConfig) -> None:
     measured = not resumed and budget.applies(cfg, typed)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
+    # a run that goes on has weights of its own
+    start = trained_weights(cfg) if cfg.init_from and not stands else None
     datamodule, module, trainer = build(cfg)
+    if start:
+        taken = start_from(module.network, start[0], strict=cfg.init_strict, source=start[1])
     refuse_early(datamodule, module, stands, changes, force)
     if measured and module.trainable:
         cfg.trainer.max_steps, cfg.trainer.max_epochs = budget.steps(cfg, module, datamodule, started), -1
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule, module, trainer = build(cfg)  # again, from the beginning
+        if start:
+            start_from(module.network, start[0], strict=cfg.init_strict, source=start[1])
     if trainer.is_global_zero:
         claim(run_dir, cfg, typed, resumed)
+        if start:
+            log.info(taken)
     for logger in trainer.loggers:
         logger.log_hyperparams(module.record["config"])
 

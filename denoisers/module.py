@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import lightning as L
 import torch
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from denoisers.checkpoint import architecture_difference
 from denoisers.clips import estimated, frames
+from denoisers.finetuning import hold_statistics
 from denoisers.layers import channels_last
 from denoisers.metrics import Score, psnr
 from denoisers.objectives.base import Objective
@@ -83,6 +84,11 @@ class DenoisingModule(L.LightningModule):
     def trainable(self) -> bool:
         """Whether there is anything to train."""
         return any(p.requires_grad for p in self.network.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        hold_statistics(self.network)
+        return self
 
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] or [B, T, C, H, W] → the clean estimate, same shape, unclamped."""

@@ -117,6 +117,7 @@ class RunCard(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         network: Any = pl_module.network
         parameters = sum(p.numel() for p in network.parameters())
+        frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         per_epoch = max(1, math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches))
         micro = trainer.accumulate_grad_batches
@@ -132,7 +133,8 @@ class RunCard(L.Callback):
         lines = {
             "device": f"{pl_module.device}" + (f" × {trainer.world_size}" if trainer.world_size > 1 else ""),
             "precision": str(trainer.precision),
-            "network": f"{type(network).__name__}, {parameters:,} parameters",
+            "network": f"{type(network).__name__}, {parameters:,} parameters"
+            + (f", {frozen:,} of them frozen" if frozen else ""),
             "data": f"{len(splits.train)} training, {len(splits.val)} validation, {len(splits.test)} test images, "
             + ("grey" if data.channels == 1 else "RGB"),
             "steps": f"{steps:,}{of_stages[0]}, {steps / per_epoch:.1f} epochs, {validations} validations",

@@ -208,6 +208,7 @@ def summary(rows: Sequence[Row], module: DenoisingModule, trainer: L.Trainer) ->
         "eval_seed": config["eval_seed"],
         "channels": config["channels"],
         "parameters": sum(p.numel() for p in module.network.parameters()),
+        **of_the_start(config, module),
         "steps": trainer.global_step,
         "precision": str(trainer.precision),
         "results": means(rows),
@@ -215,6 +216,16 @@ def summary(rows: Sequence[Row], module: DenoisingModule, trainer: L.Trainer) ->
         "versions": module.record["versions"],
         "commit": module.record["commit"],
     }
+
+
+def of_the_start(config: Mapping[str, Any], module: DenoisingModule) -> dict[str, Any]:
+    """What a run started from, and how many parameters were trained; nothing of one that is not fine-tuned."""
+    found: dict[str, Any] = {}
+    if config.get("init_from"):
+        found["started_from"] = {"path": config["init_from"], "sha256": config["init_sha256"]}
+    if config.get("freeze"):
+        found["trained_parameters"] = sum(p.numel() for p in module.network.parameters() if p.requires_grad)
+    return found
 
 
 def write_summary(path: Path, facts: Mapping[str, Any]) -> None:
