@@ -180,6 +180,7 @@ def test_every_schedule_goes_on_exactly(compose, small, tmp_path, scheduler):
         ["trainer.max_steps=15", "data.progressive=[[0,8,4],[0.2,12,6],[0.6,20,3]]", "data.num_workers=2"],
         ["trainer.accumulate_grad_batches=4", "data.progressive=[[0,8,4],[0.3,12,2]]", "trainer.max_epochs=3"],
         ["trainer.max_steps=14", "freeze=[body.2.*,body.3.*]", "optimizer.decay_norms_and_biases=false"],
+        ["callbacks=early_stopping", "callbacks.early_stopping.min_delta=9", "callbacks.early_stopping.patience=2"],
         ["data.on_device=true", "data.progressive=[[0,8,4],[0.3,12,2]]", "trainer.max_epochs=3"],
     ],
     ids=lambda overrides: overrides[1],
