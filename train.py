@@ -167,7 +167,7 @@ def main(cfg: DictConfig) -> None:
 
     from denoisers.finetuning import start_from
     from denoisers.module import NonFinite
-    from experiments import budget, results
+    from experiments import budget, find, results
     from experiments.wandb_logger import Wandb
 
     started = time.monotonic()
@@ -181,6 +181,8 @@ def main(cfg: DictConfig) -> None:
         cfg, changes = resume.configuration(cfg, run_dir)
         stands = resume.newest(run_dir)
     free_the_other_budget(cfg, typed)
+    if cfg.find is not None:
+        find.refuse(cfg, run_dir)
     measured = not resumed and budget.applies(cfg, typed)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -190,8 +192,14 @@ def main(cfg: DictConfig) -> None:
     if start:
         taken = start_from(module.network, start[0], strict=cfg.init_strict, source=start[1])
     refuse_early(datamodule, module, stands, changes, force)
+    if cfg.find is not None:
+        find.find(cfg, module, datamodule, run_dir)
+        return
     if measured and module.trainable:
-        cfg.trainer.max_steps, cfg.trainer.max_epochs = budget.steps(cfg, module, datamodule, started), -1
+        plan = budget.plan(cfg, module, datamodule, started)
+        cfg.trainer.max_steps, cfg.trainer.max_epochs = plan.steps, -1
+        if trainer.is_global_zero:
+            budget.show(cfg, plan, [stage.begin for stage in datamodule.stages], time.monotonic() - started)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule, module, trainer = build(cfg)  # again, from the beginning
         if start:

@@ -65,7 +65,7 @@ def freeze(network: nn.Module, patterns: str | Sequence[str]) -> list[str]:
         frozen |= matching
     for name in frozen:
         parameters[name].requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in parameters.values()):
+    if frozen and not any(parameter.requires_grad for parameter in parameters.values()):
         raise ValueError(f"freeze={patterns}: matches all of the network's parameters; leave something to train")
     hold_statistics(network)
     return [name for name in parameters if name in frozen]

@@ -137,6 +137,12 @@ def test_patterns_name_parameters():
     ]
 
 
+def test_a_network_without_parameters_may_be_built_and_not_frozen():
+    assert freeze(nn.Identity(), []) == []
+    with pytest.raises(ValueError, match="matches none of the network's 0 parameters"):
+        freeze(nn.Identity(), "*")
+
+
 def test_a_frozen_norm_keeps_its_statistics_and_trains_what_is_tested():
     net = randomize(nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
     freeze(net, "1.*")
