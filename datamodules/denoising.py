@@ -197,7 +197,8 @@ class DenoisingDataModule(L.LightningDataModule):
         leaks.refuse(learnt, tested, (train | test).__getitem__)
 
     def train_dataloader(self) -> DataLoader | DeviceCrops | StagedDeviceCrops:
-        images, about = self._decoded["train"], {}
+        images: Images = self._decoded["train"]
+        about: dict[str, Any] = {}
         if self.fixed and self.splits.train[0].clean:
             images, about = realised(self.noise, [clean for clean, *_ in images], self.seed, self.views)
         crops = [
