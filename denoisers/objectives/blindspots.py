@@ -1,18 +1,47 @@
 """Pixels that a network is not shown: which ones, and what it is shown instead."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Fill = Literal["uniform", "median", "interpolated"]
 CROSS = torch.tensor([[1.0, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12
 
 
-def grid(side: int, place: int, height: int, width: int, device: torch.device) -> Tensor:
-    """[1, 1, H, W], true at one place of each cell of side × side pixels: 0 ≤ place < side²."""
+def hide(image: Tensor, hidden: Tensor, fill: Fill, window: int, generator: torch.Generator) -> Tensor:
+    """[B, C, H, W] with other values in the pixels that ``hidden`` [B, 1, H, W] names.
+
+    Args:
+        image: what is shown elsewhere.
+        hidden: no pixel of it in the window of another, or that one's value would show through.
+        fill: ``uniform``: a pixel of the window, drawn at random; ``median``: of the window; ``interpolated``: from the
+            eight neighbours. A network learns to mistrust the first like the pixel itself, and so it can be used on
+            whole pictures; the other two it learns to trust, and networks that put out the picture less a residual then
+            let the noise of the pixels through that nobody has hidden.
+        window: side of the neighbourhood, odd.
+        generator: of the random ones.
+    """
+    if fill == "interpolated":
+        return torch.where(hidden, interpolated(image), image)
+    around = surrounding(image, hidden, window)
+    values = median(around) if fill == "median" else uniform(around, generator)
+    return image.movedim(1, -1).masked_scatter(hidden.movedim(1, -1), values).movedim(-1, 1)
+
+
+def require_fill(fill: str) -> None:
+    """Raises ValueError unless there is such a fill."""
+    if fill not in ("uniform", "median", "interpolated"):
+        raise ValueError(f"fill={fill}: must be uniform, median or interpolated")
+
+
+def grid(image: Tensor, side: int, place: int) -> Tensor:
+    """[B, 1, H, W], true at one place of each cell of side × side pixels: 0 ≤ place < side²."""
     row, column = divmod(place, side)
-    rows = torch.arange(height, device=device) % side == row
-    columns = torch.arange(width, device=device) % side == column
-    return (rows[:, None] & columns)[None, None]
+    hidden = torch.zeros_like(image[:, :1], dtype=torch.bool)
+    hidden[..., row::side, column::side] = True
+    return hidden
 
 
 def scattered(shape: torch.Size, side: int, apart: int, generator: torch.Generator) -> Tensor:
