@@ -61,7 +61,7 @@ class Plan:
 
 
 def parse(budget: object) -> Budget:
-    """``90``, ``90s``, ``10min``, ``2h`` or ``1gpu_1h`` (one GPU for an hour; ``2cpu_10min``: two processes).
+    """``90``, ``90s``, ``10min``, ``2h`` or ``1gpu_1h`` (a GPU for an hour; ``1cpu_10min``).
 
     Raises:
         UserError: it is none of these.
@@ -75,11 +75,10 @@ def parse(budget: object) -> Budget:
 def applies(cfg: DictConfig, typed: list[str]) -> bool:
     """Whether the run has a budget: one that a preset brings gives way to a number of steps that is typed.
 
-    The devices that the budget names become the trainer's.
+    The device that the budget names becomes the trainer's.
 
     Raises:
-        UserError: it is no time, steps are typed beside it, there are several processes that it does not name, or not
-            as many GPUs as it names.
+        UserError: it is no time, steps are typed beside it, there are several processes, or no such device.
     """
     if cfg.budget is None:
         return False
@@ -90,41 +89,35 @@ def applies(cfg: DictConfig, typed: list[str]) -> bool:
     budget = parse(cfg.budget)
     if cfg.budget_batch not in (None, "auto"):
         raise UserError(f"budget_batch={cfg.budget_batch}: must be auto, or null for data.batch_size as it is")
+    several = cfg.trainer.strategy != "auto" or cfg.trainer.devices not in (1, "1")
+    if several or budget.devices not in (None, 1):
+        raise UserError(
+            f"budget={cfg.budget} measures one process: leave out trainer=ddp, name one device as in 1gpu_1h, "
+            "or give trainer.max_steps"
+        )
     if budget.devices is not None:
-        take_devices(cfg, budget)
-    elif cfg.trainer.strategy != "auto" or cfg.trainer.devices not in (1, "1"):
-        raise UserError(
-            f"budget={cfg.budget} measures one process: leave out trainer=ddp, or name the devices as in "
-            f"budget=2gpu_1h, or give trainer.max_steps"
-        )
-    if cfg.budget_batch and (cfg.data.progressive is not None or (budget.devices or 1) > 1):
-        raise UserError(
-            "budget_batch=auto chooses one batch size of one process: leave out data.progressive and trainer=ddp"
-        )
+        take_device(cfg, budget)
+    if cfg.budget_batch and cfg.data.progressive is not None:
+        raise UserError("budget_batch=auto chooses one batch size: leave out data.progressive")
     return True
 
 
-def take_devices(cfg: DictConfig, budget: Budget) -> None:
-    """The budget's devices become the trainer's.
+def take_device(cfg: DictConfig, budget: Budget) -> None:
+    """The budget's device becomes the trainer's.
 
     Raises:
-        UserError: the configuration names others, or there are not as many GPUs.
+        UserError: the configuration names another, or there is no GPU.
     """
     import torch
 
-    devices, accelerator = cfg.trainer.devices, cfg.trainer.accelerator
-    if devices not in (1, "1", "auto", budget.devices) or accelerator not in ("auto", budget.accelerator):
+    accelerator, alone = cfg.trainer.accelerator, str(cfg.budget).partition("_")[2]
+    if accelerator not in ("auto", budget.accelerator):
         raise UserError(
-            f"budget={cfg.budget} names other devices than trainer.accelerator={accelerator} trainer.devices={devices}:"
-            " leave one of them out"
+            f"budget={cfg.budget} names another device than trainer.accelerator={accelerator}: leave one of them out"
         )
-    if budget.accelerator == "gpu" and (there := torch.cuda.device_count()) < (budget.devices or 1):
-        some = f"budget={there}gpu_{str(cfg.budget).partition('_')[2]}, or " if there else ""
-        raise UserError(
-            f"budget={cfg.budget}: there are {there} GPUs here; give {some}the time alone, which takes what there is: "
-            f"budget={str(cfg.budget).partition('_')[2]}"
-        )
-    cfg.trainer.devices, cfg.trainer.accelerator = budget.devices, budget.accelerator
+    if budget.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError(f"budget={cfg.budget}: there is no GPU here; give the time alone: budget={alone}")
+    cfg.trainer.accelerator = budget.accelerator
 
 
 def plan(cfg: DictConfig, module: Any, datamodule: Any, started: float) -> Plan:
@@ -159,7 +152,7 @@ def plan(cfg: DictConfig, module: Any, datamodule: Any, started: float) -> Plan:
     mean = sum(share * seconds for share, seconds in zip(shares, per_step, strict=True))
     gone = time.monotonic() - started
     left = MARGIN * (budget.seconds - gone) - validation
-    steps: int = trainer.strategy.broadcast(int(left / (mean + validation / per_epoch)))
+    steps = int(left / (mean + validation / per_epoch))
     if steps < 1:
         raise UserError(f"budget={cfg.budget}: {budget.seconds - left:.0f} s are gone before the first step; give more")
     validations = -(-steps // max(1, round(per_epoch)))

@@ -33,7 +33,7 @@ class Pace(L.Callback):
             return
         elapsed = time.perf_counter() - self._since
         self.per_step = elapsed / self.steps
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(elapsed >= self.seconds, all=False)
+        trainer.should_stop = elapsed >= self.seconds
 
 
 def pace(

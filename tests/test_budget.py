@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from command_line import call
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -61,7 +60,7 @@ def test_times_as_people_write_them(text, expected):
 
 def test_the_plan_comes_first_and_every_stage_is_measured(monkeypatch, capfd, small, tmp_path):
     progressive = "data.progressive=[[0,8,8],[0.5,12,4],[0.75,16,2]]"
-    arguments = [*small, "trainer.enable_progress_bar=false", "budget=5s", progressive, f"run_dir={tmp_path / 'r'}"]
+    arguments = [*small, "trainer.enable_progress_bar=false", "budget=15s", progressive, f"run_dir={tmp_path / 'r'}"]
     code, printed = call(monkeypatch, capfd, train.main, *arguments)
     assert code == 0, printed
     card, _, rest = printed.partition("╰")
@@ -86,7 +85,7 @@ def test_a_plan_counts_each_stage_by_its_share(compose, monkeypatch, small, tmp_
     datamodule.setup("fit")
 
     class Trainer:
-        num_training_batches, accumulate_grad_batches, world_size, strategy = 10**9, 1, 1, SingleDeviceStrategy()
+        num_training_batches, accumulate_grad_batches, world_size = 10**9, 1, 1
 
     measured = {8: 0.1, 12: 0.3}
     monkeypatch.setattr(budget, "pace", lambda *_, patch_size, **__: (measured[patch_size], Trainer()))
@@ -118,8 +117,13 @@ def test_the_batch_may_be_chosen_by_throughput(compose, monkeypatch, small, tmp_
             ["budget=10m"],
             "budget=10m: must be a number of seconds above 0, or a time such as 90s, 10min, 2h or 1gpu_1h",
         ),
-        (["budget=99gpu_1h", "trainer=default"], "there are "),
-        (["budget=1gpu_1h"], "names other devices than trainer.accelerator=cpu"),
+        (["budget=2gpu_1h"], "budget=2gpu_1h measures one process: leave out trainer=ddp, name one device"),
+        (["budget=1gpu_1h"], "names another device than trainer.accelerator=cpu"),
+        pytest.param(
+            ["budget=1gpu_1h", "trainer=default"],
+            "there is no GPU here; give the time alone: budget=1h",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
+        ),
         (["budget=10", "budget_batch=64"], "budget_batch=64: must be auto"),
         (["budget=10", "budget_batch=auto", "data.progressive=[[0,8,4],[0.5,12,4]]"], "leave out data.progressive"),
     ],
