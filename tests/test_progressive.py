@@ -142,10 +142,12 @@ def test_stages_that_the_images_do_not_fill_are_refused_when_built(compose, smal
 
 
 def test_crops_of_a_stage_are_those_of_its_patch_size(compose, small):
-    datamodule, _, _ = train.build(compose(*small, THREE))
+    datamodule, _, trainer = train.build(compose(*small, THREE))
+    datamodule.trainer = trainer
     datamodule.setup("fit")
-    crop = datamodule._crops(16)[5, 3]["clean"]
-    number, top, left, turn, flip = datamodule._crops(16).draw((5, 3))
+    crops = next(crops for crops in datamodule.train_dataloader().dataset.crops if crops.patch_size == 16)
+    crop = crops[5, 3]["clean"]
+    ((number, top, left, turn, flip),) = crops.draw((5, 3))
     image = datamodule._decoded["train"][number][0][top : top + 16, left : left + 16]
     image = np.rot90(image, turn)
     expected = torch.from_numpy((image[:, ::-1] if flip else image).copy()).permute(2, 0, 1) / 255

@@ -107,7 +107,7 @@ def test_every_preset_composes_and_its_keys_win(compose, preset):
         assert cfg.axes[axis.removeprefix("override /")] == choice
     for key, value in flat(written).items():
         if not isinstance(value, dict):
-            assert OmegaConf.select(cfg, key) == value
+            assert OmegaConf.select(cfg, key) == OmegaConf.select(OmegaConf.merge(cfg, {"_": value}), "_")
 
 
 @pytest.mark.parametrize(

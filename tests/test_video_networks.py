@@ -28,6 +28,7 @@ from denoisers.module import DenoisingModule
 from denoisers.networks.conv3d_unet import Conv3d
 from denoisers.networks.dncnn import DnCNN
 from denoisers.networks.fastdvd import FastDVDnet, mirrored
+from denoisers.objectives.supervised import Supervised
 from denoisers.ranged import ranged
 from denoisers.tiles import tiled, windows
 from experiments import results
@@ -253,7 +254,14 @@ def test_images_of_networks_that_see_time_are_tiled_by_their_reach():
 @torch.inference_mode()
 def test_the_module_gives_whole_clips_to_networks_that_see_time():
     (noisy, level), network = clip_and_level(2, 4, 8, 8), small("fastdvd")
-    module = DenoisingModule(network, loss=nn.MSELoss(), optimizer=torch.optim.SGD, scheduler=None, score=Score())
+    module = DenoisingModule(
+        network,
+        objective=Supervised(),
+        loss=nn.MSELoss(),
+        optimizer=torch.optim.SGD,
+        scheduler=None,
+        score=Score(),
+    )
     torch.testing.assert_close(module(noisy, level), network(noisy, level), atol=0, rtol=0)
     images = lively(DnCNN(num_layers=3, num_features=4))
     torch.testing.assert_close(estimated(images, noisy, level).flatten(0, 1), images(frames(noisy)))
