@@ -23,7 +23,9 @@ class SURE(Objective):
     alone: views 1, realisation fixed. It is itself a squared error: with loss=mse alone.
 
     Args:
-        epsilon: length of the step along b, on the [0, 1] scale.
+        epsilon: length of the step along b, on the [0, 1] scale. Within a tiny one few of a network's units change
+            sign, and these few by much: the gradient is right in the mean and of little use. As b's odd moments are
+            zero, a longer step costs no more than terms of its square.
         gain, read: of the noise of pictures that bring their own: brightness of one photon on the [0, 1] scale, and
             standard deviation of the read noise on the 0–255 scale.
 
@@ -34,7 +36,7 @@ class SURE(Objective):
     squared = True
     assumes = frozenset({"stein"})
 
-    def __init__(self, *, epsilon: float = 1e-3, gain: float | None = None, read: float | None = None) -> None:
+    def __init__(self, *, epsilon: float = 0.02, gain: float | None = None, read: float | None = None) -> None:
         super().__init__()
         if epsilon <= 0:
             raise ValueError(f"epsilon={epsilon}: must be positive")
