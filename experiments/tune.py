@@ -1,7 +1,7 @@
 """Tunes a classical method to noise levels: ``python -m experiments.tune model=nlm data=bsd400 'sigmas=[15,25,50]'``.
 
 Every value of the method's grid in conf/tune.yaml is scored on the same training images with the same noise, which the
-protocol draws. What the last line says goes into conf/model.
+protocol draws, or which they bring as pairs. What the last line says goes into conf/model.
 """
 
 import logging
@@ -34,20 +34,29 @@ def parameter(cfg: DictConfig, model: str) -> tuple[str, list[float]]:
 
 
 def noisy_pairs(cfg: DictConfig, sigma: float | None) -> "list[tuple[Tensor, Tensor, Tensor]]":
-    """Noisy and clean image [1, C, H, W] and the level [1, 1, 1, 1] of the chosen training images."""
+    """Noisy and clean image [1, C, H, W] and the level [1, 1, 1, 1] of the chosen training images or pairs."""
     import numpy as np
     from hydra.utils import instantiate
 
+    from datamodules.checks import refuse_doubled_noise
     from datamodules.images import read
+    from datamodules.noise.base import rms
 
     items = instantiate(cfg.data.splits).train
     chosen = np.random.default_rng(cfg.seed).permutation(len(items))[: cfg.images]
     noise = instantiate(cfg.noise, **({} if sigma is None else {"sigma": sigma}))
     draw, found = instantiate(cfg.protocol.realisation), []
-    for path in (items[index].clean for index in sorted(chosen)):
-        clean = read(path, cfg.channels)
-        noisy, level = draw(noise, clean, cfg.eval_seed)
-        found.append((noisy[None], clean[None], level[None]))
+    refuse_doubled_noise(items, noise)
+    for item in (items[index] for index in sorted(chosen)):
+        if item.clean is None:
+            raise UserError(f"{item.noisy} has no clean image to compare with: tune on pairs, or on clean images")
+        clean = read(item.clean, cfg.channels)[None]
+        if item.noisy is None:
+            noisy, level = (part[None] for part in draw(noise, clean[0], cfg.eval_seed))
+        else:
+            noisy = read(item.noisy, cfg.channels)[None]
+            level = rms((noisy - clean).square())
+        found.append((noisy, clean, level))
     return found
 
 

@@ -1,5 +1,6 @@
 """The classical methods: against direct calls of the libraries, and what they share."""
 
+import re
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import choices, learns
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 from scipy import ndimage
 from skimage import data, restoration
 from torch import nn
@@ -263,3 +265,24 @@ def test_tune_finds_the_best_value_of_its_grid(monkeypatch, capfd):
     code, printed = call(monkeypatch, capfd, tune.main, "model=dncnn")
     assert code == 2
     assert "has no grid for it" in printed
+
+
+def test_tune_takes_pairs_as_they_are(monkeypatch, capfd, tmp_path):
+    """Flat pictures with strong noise: the stronger blur is better; without their own noise neither would matter."""
+    generator = np.random.default_rng(0)
+    for folder in ("noisy", "clean"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        clean = np.full((40, 40), 90 + 20 * number, np.uint8)
+        Image.fromarray(clean).save(tmp_path / "clean" / f"{number}.png")
+        noisy = clean + generator.normal(0, 20, clean.shape)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "noisy" / f"{number}.png")
+    given = ["data=pairs", f"data.noisy={tmp_path / 'noisy'}", f"data.clean={tmp_path / 'clean'}", "channels=1"]
+    grid = "grid.gaussian_filter.blur=[0.1,2]"
+    code, printed = call(monkeypatch, capfd, tune.main, "model=gaussian_filter", *given, "noise=none", grid)
+    assert code == 0, printed
+    assert "inf" not in printed
+    assert re.search(r"blur: \{\d[\d.]*: 2\}", printed)
+    code, printed = call(monkeypatch, capfd, tune.main, "model=gaussian_filter", *given, grid)
+    assert code == 2
+    assert "add noise=none" in printed
