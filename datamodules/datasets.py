@@ -14,7 +14,7 @@ from datamodules import seeds
 from datamodules.images import DataError, to_tensor
 from datamodules.parting import Item, together
 
-Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8 or uint16: an item's views
+Images = Sequence[tuple[np.ndarray, ...]]  # each [H, W, C], uint8, uint16 or float32: an item's views
 Sample = dict[str, Any]
 
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from datamodules import seeds
 from datamodules.images import to_tensor
 from datamodules.noise.base import Noise, rms
+from datamodules.realisation import drawn
 
 VIEWS = ("noisy", "twin")
 
@@ -30,10 +29,7 @@ def fixed(noise: Noise, clean: np.ndarray, seed: int, view: int) -> tuple[np.nda
         float32 [H, W, C]; and its ``level`` [1, 1, 1], the mean over the picture where it is a map, and the ``line``
         [2] of its variance, where the noise has one.
     """
-    image = to_tensor(clean)
-    with seeds.seeded(seeds.derive(seed, seeds.content(image), view), torch.device("cpu")):
-        params = noise.draws(image[None].shape)
-        noisy, level = noise.corrupt(image[None], params)
+    noisy, level, params = drawn(noise, to_tensor(clean), seed, view, {})
     line = noise.line(params)
-    facts = {"level": rms(level[0].square())} | ({} if line is None else {"line": line[0]})
-    return np.ascontiguousarray(noisy[0].permute(1, 2, 0).numpy()), facts
+    facts = {"level": rms(level.square())} | ({} if line is None else {"line": line[0]})
+    return np.ascontiguousarray(noisy.permute(1, 2, 0).numpy()), facts

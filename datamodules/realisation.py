@@ -16,6 +16,22 @@ from datamodules.noise.base import Noise, Params
 ROWS = 64  # drawn at a time, which the numbers do not depend on
 
 
+def drawn(noise: Noise, clean: Tensor, seed: int, draw: int, fields: Params) -> tuple[Tensor, Tensor, Params]:
+    """Clean [C, H, W] in [0, 1], or a clip [T, C, H, W] → noisy, same shape, its level […, 1, 1, 1], what was drawn.
+
+    Args:
+        noise: which draws.
+        clean: on the CPU, whose content is part of the seed.
+        seed, draw: the others.
+        fields: random fields in place of those that would be drawn.
+    """
+    noise = copy(noise)  # kornia's augmentations keep what they have drawn: here it goes with the copy
+    with seeds.seeded(seeds.derive(seed, seeds.content(clean), draw), torch.device("cpu")):
+        params = noise.draws(clean[None].shape) | fields
+        noisy, level = noise.corrupt(clean[None], params)
+    return noisy[0], level[0], params
+
+
 class ContentSeeded:
     """The noise of an image is a function of ``eval_seed``, of the clean image itself, wherever it is filed, and of the
     number of the draw.
@@ -32,11 +48,8 @@ class ContentSeeded:
 
     def __call__(self, noise: Noise, clean: Tensor, eval_seed: int, draw: int = 0) -> tuple[Tensor, Tensor]:
         """Clean [C, H, W] in [0, 1], or a clip [T, C, H, W] → noisy, same shape, and its level […, 1, 1, 1]."""
-        noise = copy(noise)  # kornia's augmentations keep what they have drawn: here it goes with the copy
-        with seeds.seeded(seeds.derive(eval_seed, seeds.content(clean), draw), torch.device("cpu")):
-            params = noise.draws(clean[None].shape) | self.fixed(clean)
-            noisy, level = noise.corrupt(clean[None], params)
-        return (noisy[0].clamp(0, 1) * 255).round() / 255 if self.quantize else noisy[0], level[0]
+        noisy, level, _ = drawn(noise, clean, eval_seed, draw, self.fixed(clean))
+        return (noisy.clamp(0, 1) * 255).round() / 255 if self.quantize else noisy, level
 
     def fixed(self, clean: Tensor) -> Params:
         """Random fields that the protocol prescribes."""

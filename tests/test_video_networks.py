@@ -11,15 +11,14 @@ from command_line import call
 from conftest import CONF, choices, model_file, randomize
 from hydra.utils import get_class, instantiate
 from PIL import Image
+from test_videos import assert_same_on_the_device
 from torch import nn
-from torch.utils.data import DataLoader
 
 import denoisers
 import experiments.denoise
 import experiments.evaluate
 from datamodules import catalog, parting, splits
-from datamodules.crops import DeviceCrops
-from datamodules.datasets import Crops, Stream, WholeImages, wander
+from datamodules.datasets import Crops, WholeImages, wander
 from datamodules.images import DataError
 from denoisers.clips import estimated, frames, reach_of
 from denoisers.layers import LevelError, level_map, pad_to_multiple
@@ -338,12 +337,7 @@ def test_moving_crops_are_a_function_of_seed_epoch_and_index():
 def test_moving_crops_on_the_device_are_the_loaders_bit_for_bit():
     images, items = pictures(4)
     crops = moving(images, items)
-    order = Stream(len(crops), batch_size=4, seed=0, rank=0, world_size=1, position=lambda: 0)
-    device, loader = DeviceCrops(crops, order, torch.device("cpu")), DataLoader(crops, batch_sampler=order)
-    for ours, theirs in itertools.islice(zip(device, loader, strict=True), 12):
-        assert ours["clean"].shape == (4, 4, 3, 8, 8)
-        assert torch.equal(ours["clean"], theirs["clean"])
-        assert ours["name"] == theirs["name"]
+    assert_same_on_the_device(crops, 12, (4, 4, 3, 8, 8))
 
 
 def test_videos_come_whole_and_pictures_between_them_alone():

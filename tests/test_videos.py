@@ -128,15 +128,20 @@ def test_clips_are_frames_that_follow_each_other_cut_alike():
     assert seen == {0, 1, 2, 3, 6, 7}
 
 
+def assert_same_on_the_device(crops, batches, shape):
+    """So many batches of four clips are the same, made on the device and by a loader."""
+    order = Stream(len(crops), batch_size=4, seed=0, rank=0, world_size=1, position=lambda: 0)
+    device, loader = DeviceCrops(crops, order, torch.device("cpu")), DataLoader(crops, batch_sampler=order)
+    for ours, theirs in itertools.islice(zip(device, loader, strict=True), batches):
+        assert ours["clean"].shape == shape
+        assert torch.equal(ours["clean"], theirs["clean"])
+        assert ours["name"] == theirs["name"]
+
+
 def test_clips_on_the_device_are_the_loaders_bit_for_bit():
     images, items = two_videos(6, 4)
     crops = Crops(images, items, patch_size=5, crops_per_image=4, seed=1, frames=3)
-    order = Stream(len(crops), batch_size=4, seed=0, rank=0, world_size=1, position=lambda: 0)
-    device, loader = DeviceCrops(crops, order, torch.device("cpu")), DataLoader(crops, batch_sampler=order)
-    for ours, theirs in itertools.islice(zip(device, loader, strict=True), 8):
-        assert ours["clean"].shape == (4, 3, 1, 5, 5)
-        assert torch.equal(ours["clean"], theirs["clean"])
-        assert ours["name"] == theirs["name"]
+    assert_same_on_the_device(crops, 8, (4, 3, 1, 5, 5))
 
 
 def test_videos_too_short_and_pictures_that_are_none_are_named():

@@ -1,5 +1,6 @@
 """What every way of learning is: a batch and a network in, what is to be made small out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Learnt(NamedTuple):
     terms: Mapping[str, Tensor] = {}
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """How a network learns from batches. Class attributes say what it needs; a subclass says how, in ``forward``.
 
     A batch has ``noisy`` [B, C, H, W] on the [0, 1] scale, its ``level`` [B, 1, 1, 1], a map, or None where nobody
@@ -50,6 +51,7 @@ class Objective(nn.Module):
         """An optimiser of what the objective itself has to learn."""
         return None
 
+    @abstractmethod
     def forward(self, network: Network, batch: Batch, loss: nn.Module, progress: float) -> Learnt:
         """One step's loss.
 
@@ -59,15 +61,8 @@ class Objective(nn.Module):
             loss: (estimate, target) → scalar.
             progress: the share of the run that is done, from 0 to 1.
         """
-        raise NotImplementedError
 
 
 def generator(batch: Batch) -> torch.Generator:
     """Random numbers of this batch alone, on its device."""
     return torch.Generator(batch["noisy"].device).manual_seed(batch["seed"])
-
-
-def require_share(name: str, value: float) -> None:
-    """Raises ValueError unless a value lies above 0 and at most at 1."""
-    if not 0 < value <= 1:
-        raise ValueError(f"{name}={value}: must be above 0 and at most 1")

@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from denoisers.folding import fold_batch_norm
 from denoisers.layers import channels_last
-from denoisers.objectives.base import Batch, Learnt, Network, Objective, require_share
+from denoisers.objectives.base import Batch, Learnt, Network, Objective
 from denoisers.weights import open_network
 
 
@@ -45,13 +45,15 @@ class Distill(Objective):
 
     def __init__(self, *, teacher: str | Path, weight: float = 0.5, features: float = 0.1, lr: float = 1e-3) -> None:
         super().__init__()
-        require_share("weight", weight)
+        if not 0 < weight <= 1:
+            raise ValueError(f"weight={weight}: must be above 0 and at most 1")
         if features < 0 or lr < 0:
             raise ValueError(f"features={features}, lr={lr}: must not be negative")
         self.weight, self.features, self.lr = weight, features, lr
-        self.channels = open_network(teacher).channels
+        opened = open_network(teacher)
+        self.channels = opened.channels
         # not among the modules, or it would be trained, counted and saved
-        self.__dict__["teacher"] = channels_last(fold_batch_norm(open_network(teacher).network)).requires_grad_(False)
+        self.__dict__["teacher"] = channels_last(fold_batch_norm(opened.network)).requires_grad_(False)
 
     @property
     def clean(self) -> bool:  # type: ignore[override]
