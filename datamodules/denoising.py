@@ -163,12 +163,14 @@ class DenoisingDataModule(L.LightningDataModule):
                 "this objective learns from clean images, and this data has noisy ones alone; learn from these with "
                 f"objective=neighbor2neighbor, or another that needs no clean image:\n{listing(lacking)}"
             )
-        if self.views > 1 and (single := [str(item.noisy) for item in train if item.noisy]):
+        if self.views > 1 and (single := [str(item.noisy) for item in train if item.noisy and not item.twin]):
             raise DataError(
-                f"this objective needs {self.views} noisy images of each scene, and this data has one; with two "
-                "directories of them, data=pairs and objective=supervised learns the one from the other:\n"
-                + listing(single)
+                f"this objective needs {self.views} noisy images of each scene, and this data has one; where pictures "
+                "are captures of the same scenes, say what finds the scene in their names, such as "
+                f"data.captures='^(.+)_[0-9]+$':\n{listing(single)}"
             )
+        if self.views == 1 and any(item.twin for item in train):
+            raise DataError("data.captures is for objectives of two noisy views, such as objective=noise2noise")
 
     def setup(self, stage: str) -> None:
         """Decodes what the stage needs, once; one DataError names every file that fails."""

@@ -22,7 +22,7 @@ PARTS = ("train", "val", "test")
 class Item:
     """One image: the set it is reported under, its name there, its clean file, its noisy one, or both.
 
-    Frames of a video follow each other, and say which one they are of.
+    Frames of a video follow each other, and say which one they are of. A twin is another noisy image of the scene.
     """
 
     set: str
@@ -30,11 +30,13 @@ class Item:
     clean: Path | None
     noisy: Path | None = None
     video: str | None = None
+    twin: Path | None = None
 
     @property
     def views(self) -> dict[str, Path]:
-        """``clean`` and ``noisy``, those that there are → their files."""
-        return {view: path for view, path in (("clean", self.clean), ("noisy", self.noisy)) if path}
+        """``clean``, ``noisy`` and ``twin``, those that there are → their files."""
+        named = (("clean", self.clean), ("noisy", self.noisy), ("twin", self.twin))
+        return {view: path for view, path in named if path}
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -73,16 +75,16 @@ def part(items: Sequence[Item], sizes: Sequence[int], split_seed: int) -> list[l
     return [[items[i] for i in sorted(chosen)] for chosen in np.split(order, np.cumsum(sizes)[:-1])]
 
 
-def grouped(items: Sequence[Item], pattern: str | None) -> dict[str, list[Item]]:
+def grouped(items: Sequence[Item], pattern: str | None, key: str = "groups") -> dict[str, list[Item]]:
     """Group → its images: what the (groups) of a regular expression find in their names; without one, their folder.
 
     Raises:
-        DataError: it is no regular expression, or finds nothing in a name.
+        DataError: it, the value of data.``key``, is no regular expression, or finds nothing in a name.
     """
     try:
         finder = re.compile(pattern) if pattern else None
     except re.error as error:
-        raise DataError(f"data.groups={pattern}: not a regular expression: {error}") from error
+        raise DataError(f"data.{key}={pattern}: not a regular expression: {error}") from error
     found: dict[str, list[Item]] = {}
     for item in items:
         if finder is None:
@@ -90,7 +92,7 @@ def grouped(items: Sequence[Item], pattern: str | None) -> dict[str, list[Item]]
         elif match := finder.search(item.name):
             name = "_".join(part for part in match.groups() if part) or match[0]
         else:
-            raise DataError(f"data.groups={pattern}: nothing of it in the name {item.name}")
+            raise DataError(f"data.{key}={pattern}: nothing of it in the name {item.name}")
         found.setdefault(name, []).append(item)
     return dict(sorted(found.items()))
 

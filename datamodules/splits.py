@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.captures import twinned
 from datamodules.catalog import directory, find, known
 from datamodules.idx import unpacked
 from datamodules.images import DataError, image_files, listing, read_header
@@ -143,9 +144,10 @@ def digits(*, name: str, file: str, root: str, cache_dir: str, fractions: Sequen
     return parted([Item(name, picture.stem, picture) for picture in pictures], fractions, split_seed)
 
 
-def unreferenced(*, path: str | None, hold_out: float, split_seed: int) -> Splits:
+def unreferenced(*, path: str | None, hold_out: float, split_seed: int, captures: str | None = None) -> Splits:
     """Noisy pictures without clean ones: all of them to be cleaned, and, for objectives that need no clean image, to
-    learn from, less a share ``hold_out`` for validation; fewer than ten are all for either.
+    learn from, less a share ``hold_out`` for validation; fewer than ten are all for either. With ``captures`` those of
+    one scene as each other's twins, see :func:`datamodules.captures.twinned`.
 
     Raises:
         DataError: no directory is given, or it holds no image.
@@ -155,7 +157,8 @@ def unreferenced(*, path: str | None, hold_out: float, split_seed: int) -> Split
     items = [Item(item.set, item.name, None, item.clean) for item in _directory(path)]
     held = round(hold_out * len(items)) if len(items) >= FEW else 0
     learn, val = part(items, [len(items) - held, held], split_seed)
-    return Splits(learn, val or items, items)
+    parts = Splits(learn, val or items, items)
+    return twinned(parts, captures) if captures else parts
 
 
 def pairs(
@@ -167,6 +170,7 @@ def pairs(
     fractions: Sequence[float],
     split_seed: int,
     unpaired: bool = False,
+    captures: str | None = None,
     test: str | None = None,
     keep: bool = True,
 ) -> Splits:
@@ -181,6 +185,8 @@ def pairs(
         fractions: of the pairs for training, validation and test.
         split_seed: of who goes where.
         unpaired: whether training and validation images are the noisy ones alone, whose clean ones are not opened.
+        captures: so that, moreover, those of one scene are each other's twins, see
+            :func:`datamodules.captures.twinned`.
         test: a regular expression: the pairs whose names it finds something in are the test images; of the others those
             that fractions would make test images are for training.
         keep: whether that is kept in the directory of the clean ones, as :func:`folder` keeps it.
@@ -205,11 +211,13 @@ def pairs(
     parts = parted(items, fractions, split_seed, groups, kept_in=Path(clean) if keep else None)
     if test is not None:
         parts = chosen_for_test(parts, test)
-    if synthetic and unpaired:
-        raise DataError("data.synthetic=true learns from clean images, data.unpaired=true from noisy ones: choose")
-    if unpaired:
+    if synthetic and (unpaired or captures):
+        named = "data.unpaired=true" if unpaired else f"data.captures={captures}"
+        raise DataError(f"data.synthetic=true learns from clean images, {named} from noisy ones: choose")
+    if unpaired or captures:
         train, val = ([replace(item, clean=None) for item in items] for items in (parts.train, parts.val))
-        return replace(parts, train=train, val=val)
+        parts = replace(parts, train=train, val=val)
+        return twinned(parts, captures) if captures else parts
     return replace(parts, train=[replace(item, noisy=None) for item in parts.train]) if synthetic else parts
 
 

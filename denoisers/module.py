@@ -27,9 +27,9 @@ SURROGATE = 256  # side of what is looked at of a picture that has no clean one
 
 def middle(batch: Batch) -> Batch:
     """A batch of images with no more than the middle of each."""
-    noisy = batch["noisy"]
-    top, left = (max(0, size - SURROGATE) // 2 for size in noisy.shape[-2:])
-    return batch | {"noisy": noisy[..., top : top + SURROGATE, left : left + SURROGATE]}
+    top, left = (max(0, size - SURROGATE) // 2 for size in batch["noisy"].shape[-2:])
+    views = [view for view in ("noisy", "twin") if view in batch]
+    return batch | {view: batch[view][..., top : top + SURROGATE, left : left + SURROGATE] for view in views}
 
 
 class NonFinite(ArithmeticError):

@@ -10,8 +10,13 @@ class SURE(Objective):
     """Mean of (f − y)² − v + 2 v · (∂f/∂y)'s diagonal, whose expectation is the mean squared error of f against clean.
 
     Stein, "Estimation of the Mean of a Multivariate Normal Distribution", Annals of Statistics 1981; the divergence by
-    one random direction b, bᵀ (f(y + ε b) − f(y)) / ε: Ramani, Blu and Unser, "Monte-Carlo SURE", IEEE TIP 2008; as a
-    loss: Soltanayev and Chun, "Training Deep Learning Based Denoisers without Ground Truth Data", NeurIPS 2018.
+    one random direction b: Ramani, Blu and Unser, "Monte-Carlo SURE", IEEE TIP 2008; as a loss: Soltanayev and Chun,
+    "Training Deep Learning Based Denoisers without Ground Truth Data", NeurIPS 2018.
+
+    Deviation: the divergence is bᵀ (f(y + ε b) − f(y − ε b)) / 2ε, and f in the first term is that of these two ends,
+    in the mean. With one end and the middle, as published, a network that knows the noise's strength tells y from
+    y + ε b by it, and becomes the identity on the one and a denoiser on the other, for which the sum has no bound but
+    −v. So the error that is estimated is that of f(y + ε b), which differs from f(y)'s by terms of ε².
 
     v is the noise's variance. Of Gaussian noise it is σ². Of Poisson–Gaussian noise it is gain · y + floor at a pixel
     of value y; then the expectation is that of the mean squared error up to terms with second derivatives of f, times
@@ -24,8 +29,7 @@ class SURE(Objective):
 
     Args:
         epsilon: length of the step along b, on the [0, 1] scale. Within a tiny one few of a network's units change
-            sign, and these few by much: the gradient is right in the mean and of little use. As b's odd moments are
-            zero, a longer step costs no more than terms of its square.
+            sign, and these few by much: the gradient is right in the mean and of little use.
         gain, read: of the noise of pictures that bring their own: brightness of one photon on the [0, 1] scale, and
             standard deviation of the read noise on the 0–255 scale.
 
@@ -55,10 +59,10 @@ class SURE(Objective):
         variance = line[:, 0, None, None, None] * noisy + line[:, 1, None, None, None]  # [B, C, H, W]
         random = generator(batch)
         direction = torch.randint(2, noisy.shape, generator=random, device=noisy.device).mul_(2).sub_(1).to(noisy)
-        with torch.autocast(noisy.device.type, enabled=False):  # a small difference of two estimates
-            both = torch.cat([noisy, noisy + self.epsilon * direction])
-            estimate, moved = network(both, None if level is None else level.repeat(2, 1, 1, 1)).chunk(2)
-        slope = direction * (moved - estimate) / self.epsilon
-        fidelity, divergence = (estimate - noisy).square().mean(), (variance * slope).mean()
+        ends = torch.cat([noisy + self.epsilon * direction, noisy - self.epsilon * direction])
+        above, below = network(ends, None if level is None else level.repeat(2, 1, 1, 1)).float().chunk(2)
+        slope = direction * (above - below) / (2 * self.epsilon)
+        fidelity = ((above - noisy).square().mean() + (below - noisy).square().mean()) / 2
+        divergence = (variance * slope).mean()
         terms = {"fidelity": fidelity, "divergence": divergence}
-        return Learnt(fidelity - variance.mean() + 2 * divergence, estimate, terms)
+        return Learnt(fidelity - variance.mean() + 2 * divergence, (above + below) / 2, terms)
