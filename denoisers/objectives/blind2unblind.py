@@ -18,7 +18,8 @@ class Blind2Unblind(Objective):
 
     Deviations: of the side² masks of the paper ``masks`` are drawn at each step, whose loss is that of all of them in
     expectation; a masked pixel becomes one of its neighbours by chance and not their weighted mean, see
-    :func:`denoisers.objectives.blindspots.hide`; λ grows in proportion to the steps.
+    :func:`denoisers.objectives.blindspots.hide`; λ grows in proportion to the steps, to 2 where the paper has 20: the
+    target's noise grows with 1 + λ, which short runs do not average out.
 
     Assumes noise that is independent from pixel to pixel and whose mean is the clean image. Needs noisy images alone:
     views 1, realisation fixed.
@@ -41,7 +42,7 @@ class Blind2Unblind(Objective):
         *,
         side: int = 2,
         masks: int = 1,
-        visible: tuple[float, float] = (2.0, 20.0),
+        visible: tuple[float, float] = (0.0, 2.0),
         eta: float = 1.0,
         fill: Fill = "uniform",
     ) -> None:
