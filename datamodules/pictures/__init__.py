@@ -1,0 +1,31 @@
+"""Picture files whose pixels are exchanged and whose everything else is kept."""
+
+from pathlib import Path
+
+from datamodules.images import DataError
+from datamodules.pictures.picture import MAX_PIXELS, Page, Picture, room
+
+__all__ = ["MAX_PIXELS", "Page", "Picture", "open_picture", "room"]
+
+
+def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """What the header of a PNG, TIFF, JPEG, WebP or BMP file says; the content counts, not the suffix.
+
+    Args:
+        path: of the file.
+        max_pixels: that a page may have; more are refused before memory is taken for them.
+
+    Raises:
+        DataError: "path: reason" for whatever cannot be read, or not be written again as the same kind of file.
+    """
+    from datamodules.pictures.coded import open_coded
+
+    try:
+        if not path.is_file():
+            raise ValueError("there is no such file")
+        picture = open_coded(path)
+        for page in picture.sheets:
+            page.require_at_most(max_pixels)
+    except Exception as error:
+        raise DataError(f"{path}: {error}") from error
+    return picture
