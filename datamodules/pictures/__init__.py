@@ -19,11 +19,14 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
         DataError: "path: reason" for whatever cannot be read, or not be written again as the same kind of file.
     """
     from datamodules.pictures.coded import open_coded
+    from datamodules.pictures.png import SIGNATURE, open_png
 
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
-        picture = open_coded(path)
+        with path.open("rb") as file:
+            start = file.read(16)
+        picture = open_png(path) if start.startswith(SIGNATURE) else open_coded(path)
         for page in picture.sheets:
             page.require_at_most(max_pixels)
     except Exception as error:

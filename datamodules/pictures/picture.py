@@ -15,6 +15,7 @@ from datamodules.images import DataError
 
 MAX_PIXELS = 10**9
 MEMORY_SHARE = 0.5  # of the free memory that one array may take before it is kept in a file
+PACKING = 1100  # bytes that one byte may stand for: of Deflate 1032, of LZW and JPEG fewer
 BAND = 1 << 24  # bytes of pixels that are decoded or encoded at a time, about
 
 
@@ -167,6 +168,17 @@ class Picture(ABC):
         if count != self.pages:
             raise ValueError(f"{count} pages were given of the {self.pages} of {self.path}")
 
+    def joined(self, page: int, pixels: np.ndarray) -> Iterator[np.ndarray]:
+        """New colours of a page, [H, W, C], with its own alpha: [h, W, C or C + 1], some rows at a time."""
+        facts, top = self.sheets[page], 0
+        if facts.alpha:
+            for band in self.bands(page):
+                yield np.concatenate([pixels[top : top + len(band)], band[..., facts.channels :]], 2)
+                top += len(band)
+        else:
+            rows = max(1, BAND // (facts.width * facts.channels * facts.dtype.itemsize))
+            yield from (pixels[top : top + rows] for top in range(0, facts.height, rows))
+
     @abstractmethod
     def bands(self, page: int) -> Iterator[np.ndarray]:
         """The rows of a page from the top, some at a time, [h, W, C or C + 1]: colours, then alpha."""
@@ -183,6 +195,12 @@ SUFFIXES_OF = {
     "WEBP": {".webp"},
     "BMP": {".bmp"},
 }
+
+
+def require_held(raw: int, stored: int) -> None:
+    """Raises ValueError where so many bytes cannot have been packed into so many: a file that lies about its size."""
+    if raw > PACKING * stored + BAND:
+        raise ValueError(f"its header says {raw:,} bytes of pixels, which the {stored:,} of the file cannot hold")
 
 
 def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
