@@ -20,13 +20,17 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """
     from datamodules.pictures.coded import open_coded
     from datamodules.pictures.png import SIGNATURE, open_png
+    from datamodules.pictures.tiff import SIGNATURES, open_tiff
 
     try:
         if not path.is_file():
             raise ValueError("there is no such file")
         with path.open("rb") as file:
             start = file.read(16)
-        picture = open_png(path) if start.startswith(SIGNATURE) else open_coded(path)
+        if start.startswith(SIGNATURE):
+            picture: Picture = open_png(path)
+        else:
+            picture = open_tiff(path) if start.startswith(SIGNATURES) else open_coded(path)
         for page in picture.sheets:
             page.require_at_most(max_pixels)
     except Exception as error:

@@ -181,7 +181,7 @@ class Picture(ABC):
 
     @abstractmethod
     def bands(self, page: int) -> Iterator[np.ndarray]:
-        """The rows of a page from the top, some at a time, [h, W, C or C + 1]: colours, then alpha."""
+        """The rows of a page from the top, some at a time, [h, W, C or C + 1]: colours, alpha; floats as stored."""
 
     @abstractmethod
     def _write(self, target: Path, pages: Iterator[np.ndarray]) -> None:
