@@ -30,7 +30,7 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
         if start.startswith(SIGNATURE):
             picture: Picture = open_png(path)
         else:
-            picture = open_tiff(path) if start.startswith(SIGNATURES) else open_coded(path)
+            picture = open_tiff(path) if start.startswith(SIGNATURES) else open_coded(path, start)
         for page in picture.sheets:
             page.require_at_most(max_pixels)
     except Exception as error:

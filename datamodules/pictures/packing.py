@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 NONE, LZW, DEFLATES, PACKBITS, ZSTD = 1, 5, (8, 32946), 32773, 50000  # TIFF's numbers
 OF_LIBTIFF = {LZW: "tiff_lzw", PACKBITS: "packbits", ZSTD: "zstd"}
@@ -61,7 +61,7 @@ def unpacking(compression: int, pieces: Iterator[bytes], lines: int, length: int
     tags = {256: length, 257: lines, 258: 8, 259: compression, 262: 1, 273: 134, 277: 1, 278: lines, 279: len(packed)}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     file = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(16) + packed  # pixels from byte 134
-    with Image.open(io.BytesIO(file)) as image:
+    with TiffImagePlugin.TiffImageFile(io.BytesIO(file)) as image:
         return _joined(iter([np.asarray(image).tobytes()]))
 
 
@@ -76,8 +76,9 @@ def packed(compression: int, pieces: Iterable[np.ndarray]) -> Iterator[bytes]:
     else:
         lines, file = np.concatenate(list(pieces)), io.BytesIO()
         Image.fromarray(lines).save(file, "TIFF", compression=OF_LIBTIFF[compression], strip_size=lines.size)
-        with Image.open(file) as image:
-            [start], [size] = (image.tag_v2[tag] for tag in (273, 279))  # type: ignore[attr-defined]
+        file.seek(0)
+        with TiffImagePlugin.TiffImageFile(file) as image:
+            [start], [size] = (image.tag_v2[tag] for tag in (273, 279))
         yield file.getbuffer()[start : start + size].tobytes()
 
 
