@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datamodules.images import DataError
-from datamodules.pictures.picture import MAX_PIXELS, Page, Picture, room
+from datamodules.pictures.picture import MAX_PIXELS, Page, Picture, reason, room
 
 __all__ = ["MAX_PIXELS", "Page", "Picture", "open_picture", "room"]
 
@@ -23,8 +23,7 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
     from datamodules.pictures.tiff import SIGNATURES, open_tiff
 
     try:
-        if not path.is_file():
-            raise ValueError("there is no such file")
+        _require_file(path)
         with path.open("rb") as file:
             start = file.read(16)
         if start.startswith(SIGNATURE):
@@ -34,5 +33,16 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
         for page in picture.sheets:
             page.require_at_most(max_pixels)
     except Exception as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {reason(error)}") from error
     return picture
+
+
+def _require_file(path: Path) -> None:
+    """Raises ValueError for what would give no bytes, or bytes without end."""
+    if path.is_dir():
+        raise ValueError("a folder")
+    if not path.is_file():
+        kind = "not a file" if path.exists() else "a link to nothing" if path.is_symlink() else "there is no such file"
+        raise ValueError(kind)
+    if path.stat().st_size == 0:
+        raise ValueError("empty")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, WebPImagePlugin
 
-from datamodules.pictures.picture import BAND, Page, Picture, require_held
+from datamodules.pictures.picture import BAND, Page, Picture, reason, require_held
 
 QUALITY = 95  # of JPEG and WebP, or better; Pillow calls more a waste
 BYTE_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA"}
@@ -60,7 +60,11 @@ def open_coded(path: Path, start: bytes) -> CodedPicture:
     if reader is None or (start[:4] == b"RIFF" and start[8:12] != b"WEBP"):
         raise ValueError(f"{_kind(path)}: save it as PNG, TIFF, JPEG, WebP or BMP")
     notes = []
-    with reader(path) as image:
+    try:
+        image = reader(path)
+    except Exception as error:
+        raise ValueError(f"truncated or damaged: {reason(error)}") from error
+    with image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError("an animated WebP: only still pictures are cleaned, save its frames as files of their own")
         if image.mode not in BYTE_MODES or (image.mode == "RGBA" and image.format == "BMP"):

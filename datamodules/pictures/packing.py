@@ -27,7 +27,10 @@ def inflating(pieces: Iterator[bytes]) -> Take:
         found = bytearray()
         while len(found) < size:
             piece = left or next(pieces, b"")
-            got = inflate.decompress(piece, size - len(found))
+            try:
+                got = inflate.decompress(piece, size - len(found))
+            except zlib.error as error:
+                raise ValueError(f"damaged: {error}") from error
             left = inflate.unconsumed_tail
             if not got and (inflate.eof or not piece):
                 raise ValueError("truncated: its pixels end early")

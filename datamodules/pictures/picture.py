@@ -1,5 +1,6 @@
 """What all kinds of picture files have in common: facts, pixels out, pixels in."""
 
+import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from datamodules.images import DataError
 MAX_PIXELS = 10**9
 MEMORY_SHARE = 0.5  # of the free memory that one array may take before it is kept in a file
 PACKING = 1100  # bytes that one byte may stand for: of Deflate 1032, of LZW and JPEG fewer
+MEMORY = Path("/proc/meminfo")
 BAND = 1 << 24  # bytes of pixels that are decoded or encoded at a time, about
 
 
@@ -113,7 +115,7 @@ class Picture(ABC):
                 pixels[top : top + len(band)] = band[..., : facts.channels]
                 top += len(band)
         except Exception as error:
-            raise DataError(f"{self.path}: cannot be decoded ({error})") from error
+            raise DataError(f"{self.path}: cannot be decoded ({reason(error)})") from error
         return pixels
 
     @cached_property
@@ -197,6 +199,11 @@ SUFFIXES_OF = {
 }
 
 
+def reason(error: Exception) -> str:
+    """What an error says, without the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
 def require_held(raw: int, stored: int) -> None:
     """Raises ValueError where so many bytes cannot have been packed into so many: a file that lies about its size."""
     if raw > PACKING * stored + BAND:
@@ -208,8 +215,14 @@ def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
     The file is in the folder for temporary files ($TMPDIR) and goes with the array.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size <= MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"):
+    if math.prod(shape) * np.dtype(dtype).itemsize <= MEMORY_SHARE * _free():
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # its name is gone already; the mapping holds it
         return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def _free() -> int:
+    """Bytes of memory that can be had: what is free, and what only keeps files at hand."""
+    if MEMORY.exists():  # Linux
+        return 1024 * next(int(line.split()[1]) for line in MEMORY.open() if line.startswith("MemAvailable"))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
