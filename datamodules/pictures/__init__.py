@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datamodules.images import DataError
+from datamodules.errors import DataError
 from datamodules.pictures.picture import MAX_PIXELS, Page, Picture, reason, room
 
 __all__ = ["MAX_PIXELS", "Page", "Picture", "open_picture", "room"]

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.errors import DataError
 from datamodules.files import replacing
-from datamodules.images import DataError
 
 MAX_PIXELS = 10**9
 MEMORY_SHARE = 0.5  # of the free memory that one array may take before it is kept in a file
 PACKING = 1100  # bytes that one byte may stand for: of Deflate 1032, of LZW and JPEG fewer
 MEMORY = Path("/proc/meminfo")
-BAND = 1 << 24  # bytes of pixels that are decoded or encoded at a time, about
+SMALL = 1 << 24  # bytes of pixels that no header is doubted for
+BAND = 1 << 20  # bytes of pixels that are decoded or encoded at a time, about
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,8 @@ def reason(error: Exception) -> str:
 
 def require_held(raw: int, stored: int) -> None:
     """Raises ValueError where so many bytes cannot have been packed into so many: a file that lies about its size."""
-    if raw > PACKING * stored + BAND:
-        raise ValueError(f"its header says {raw:,} bytes of pixels, which the {stored:,} of the file cannot hold")
+    if raw > PACKING * stored + SMALL:
+        raise ValueError(f"its header says {raw:,} bytes of pixels, which its {stored:,} cannot hold")
 
 
 def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -148,6 +148,8 @@ def open_tiff(path: Path) -> TiffPicture:
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
+        if not len(file.pages):
+            raise ValueError("damaged: it holds no directory of pixels")
         if (file.imagej_metadata or {}).get("images", 1) > len(file.pages) or any(
             series.get("truncated") for series in file.shaped_metadata or ()
         ):
