@@ -1,5 +1,6 @@
 """Malformed, odd and large picture files: named or gone through, within bounds of memory."""
 
+import contextlib
 import re
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from test_pictures import read_png
 
 from datamodules.errors import DataError
-from datamodules.images import named_as_images
+from datamodules.images import decode, named_as_images, read_header
 from datamodules.pictures import open_picture, picture
 
 
@@ -35,6 +36,9 @@ def test_odd_files_go_through_or_are_refused_by_name(tmp_path):
         lossless = opened.format != "JPEG" and "lossy" not in path.name
         if word is not None or (lossless and not all(map(np.array_equal, pages, found))):
             wrong.append(f"{path.name}: {word} expected, went through")
+        with contextlib.suppress(DataError):
+            read_header(path)
+            decode(path)
     assert not wrong
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
     listed = set(named_as_images(tmp_path / "in"))
