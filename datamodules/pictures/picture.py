@@ -173,7 +173,8 @@ class Picture(ABC):
         for count, pixels in enumerate(pages, 1):
             facts = self.sheets[count - 1] if count <= self.pages else None
             if facts is None or (pixels.shape, pixels.dtype) != (facts.shape, facts.dtype):
-                raise ValueError(f"page {count} of {self.path} is to be {pixels.shape} {pixels.dtype}, but was {facts}")
+                was = f"{facts.shape} {facts.dtype}" if facts else "not there"
+                raise ValueError(f"page {count} of {self.path} is to be {pixels.shape} {pixels.dtype}, but was {was}")
             yield pixels
         if count != self.pages:
             raise ValueError(f"{count} pages were given of the {self.pages} of {self.path}")
