@@ -16,6 +16,7 @@ from datamodules.pictures import open_picture, picture
 from experiments.bench_pictures import measure
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_odd_files_go_through_or_are_refused_by_name(tmp_path):
     expected = odd_files.make(tmp_path / "in")
     assert len(expected) >= 160
