@@ -1,5 +1,6 @@
 """What all kinds of picture files have in common: facts, pixels out, pixels in."""
 
+import math
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.errors import DataError
 from datamodules.files import replacing
-from datamodules.images import DataError
 
 MAX_PIXELS = 10**9
 MEMORY_SHARE = 0.5  # of the free memory that one array may take before it is kept in a file
-BAND = 1 << 24  # bytes of pixels that are decoded or encoded at a time, about
+PACKING = 1100  # bytes that one byte may stand for: of Deflate 1032, of LZW and JPEG fewer
+MEMORY = Path("/proc/meminfo")
+SMALL = 1 << 24  # bytes of pixels that no header is doubted for
+BAND = 1 << 20  # bytes of pixels that are decoded or encoded at a time, about
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Picture(ABC):
                 pixels[top : top + len(band)] = band[..., : facts.channels]
                 top += len(band)
         except Exception as error:
-            raise DataError(f"{self.path}: cannot be decoded ({error})") from error
+            raise DataError(f"{self.path}: cannot be decoded ({reason(error)})") from error
         return pixels
 
     @cached_property
@@ -167,9 +171,20 @@ class Picture(ABC):
         if count != self.pages:
             raise ValueError(f"{count} pages were given of the {self.pages} of {self.path}")
 
+    def joined(self, page: int, pixels: np.ndarray) -> Iterator[np.ndarray]:
+        """New colours of a page, [H, W, C], with its own alpha: [h, W, C or C + 1], some rows at a time."""
+        facts, top = self.sheets[page], 0
+        if facts.alpha:
+            for band in self.bands(page):
+                yield np.concatenate([pixels[top : top + len(band)], band[..., facts.channels :]], 2)
+                top += len(band)
+        else:
+            rows = max(1, BAND // (facts.width * facts.channels * facts.dtype.itemsize))
+            yield from (pixels[top : top + rows] for top in range(0, facts.height, rows))
+
     @abstractmethod
     def bands(self, page: int) -> Iterator[np.ndarray]:
-        """The rows of a page from the top, some at a time, [h, W, C or C + 1]: colours, then alpha."""
+        """The rows of a page from the top, some at a time, [h, W, C or C + 1]: colours, alpha; floats as stored."""
 
     @abstractmethod
     def _write(self, target: Path, pages: Iterator[np.ndarray]) -> None:
@@ -185,13 +200,30 @@ SUFFIXES_OF = {
 }
 
 
+def reason(error: Exception) -> str:
+    """What an error says, without the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def require_held(raw: int, stored: int) -> None:
+    """Raises ValueError where so many bytes cannot have been packed into so many: a file that lies about its size."""
+    if raw > PACKING * stored + SMALL:
+        raise ValueError(f"its header says {raw:,} bytes of pixels, which its {stored:,} cannot hold")
+
+
 def room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array with anything in it; one that would take much of the free memory lies in a file that nobody sees.
 
     The file is in the folder for temporary files ($TMPDIR) and goes with the array.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if size <= MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"):
+    if math.prod(shape) * np.dtype(dtype).itemsize <= MEMORY_SHARE * _free():
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile() as file:  # its name is gone already; the mapping holds it
         return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def _free() -> int:
+    """Bytes of memory that can be had: what is free, and what only keeps files at hand."""
+    if MEMORY.exists():  # Linux
+        return 1024 * next(int(line.split()[1]) for line in MEMORY.open() if line.startswith("MemAvailable"))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
