@@ -112,7 +112,7 @@ class PngPicture(Picture):
         with target.open("wb") as file:
             header = struct.pack(">IIBBBBB", self.width, self.height, 8 * size, colour, 0, 0, 0)
             file.write(SIGNATURE + chunk(b"IHDR", header) + self.before)
-            packer, above = zlib.compressobj(), np.zeros(self.width * samples * size, np.uint8)
+            packer, above = zlib.compressobj(strategy=zlib.Z_FILTERED), np.zeros(self.width * samples * size, np.uint8)
             for pixels in pages:
                 for band in self.joined(0, pixels):
                     lines = np.ascontiguousarray(band, ">u2" if size == 2 else "u1").view(np.uint8)
