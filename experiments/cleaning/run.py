@@ -14,10 +14,12 @@ from experiments.cleaning import video
 from experiments.cleaning.journal import Journal, stamp
 from experiments.cleaning.pictures import BLENDED, THREADS, Writing, clean, described, pages
 from experiments.cleaning.places import Item
+from experiments.signals import signals
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from datamodules.pictures import Picture
     from denoisers.inference import Denoiser
 
 log = logging.getLogger(__name__)
@@ -97,10 +99,8 @@ class Cleaning:
                     self.failed(read.item, error)
                     continue
                 if current is None:
-                    current = Writing(read.item, read.picture, described(read.item, read.picture))
-                    self.journal.note(read.item.name, status="begun")
-                    current.done = writers.submit(current.write, self.cfg.overwrite or read.item.name in self._replaced)
-                    self._writing.append(current)
+                    with signals.held():
+                        current = self.begun(read.item, read.picture, writers)
                 self.describe(current.item, current.entry, seconds, sigma)
                 current.put(cleaned)
                 del pixels, cleaned
@@ -113,6 +113,14 @@ class Cleaning:
                 current.put(None)
             writers.shutdown()
             self.settle(0, last=True)
+
+    def begun(self, item: Item, picture: "Picture", writers: ThreadPoolExecutor) -> Writing:
+        """A file that waits for its pages in a thread."""
+        writing = Writing(item, picture, described(item, picture))
+        self.journal.note(item.name, status="begun")
+        writing.done = writers.submit(writing.write, self.cfg.overwrite or item.name in self._replaced)
+        self._writing.append(writing)
+        return writing
 
     def video(self, item: Item) -> None:
         """Cleans a video."""
@@ -145,15 +153,16 @@ class Cleaning:
     def settle(self, left: int, last: bool = False) -> None:
         """Waits until no more than so many files are being written, and notes what became of the others."""
         while len(self._writing) > left or (self._writing and self._writing[0].done.done()):
-            writing = self._writing.popleft()
-            error = writing.done.exception()
-            if error is None:
-                self.succeeded(writing.item, writing.entry)
-            elif isinstance(error, OSError) and error.errno in video.FATAL:
-                if not last:
-                    raise error
-            elif not isinstance(error, InterruptedError):
-                self.failed(writing.item, error)
+            error = self._writing[0].done.exception()
+            with signals.held():
+                writing = self._writing.popleft()
+                if error is None:
+                    self.succeeded(writing.item, writing.entry)
+                elif isinstance(error, OSError) and error.errno in video.FATAL:
+                    if not last:
+                        raise error
+                elif not isinstance(error, InterruptedError):
+                    self.failed(writing.item, error)
 
     def succeeded(self, item: Item, entry: dict[str, Any]) -> None:
         """Notes that a file is there."""
