@@ -9,6 +9,7 @@ import sys
 import time
 
 import numpy as np
+import odd_files
 import pytest
 import torch
 from command_line import call
@@ -19,6 +20,7 @@ from torch import nn
 import denoisers
 import experiments.denoise
 from datamodules.files import replacing
+from datamodules.pictures import open_picture
 from denoisers.inference import Denoiser
 from denoisers.sigma import estimate_sigma
 from experiments.cleaning import journal
@@ -466,3 +468,25 @@ def test_signals_end_in_good_order(tmp_path, teacher, number, code):
     done = {name for name, entry in found.items() if entry["status"] == "done"}
     assert done == set(contents(tmp_path / "out"))
     assert 5 <= len(done) < 300
+
+
+def test_no_odd_file_stops_the_others(identity, tmp_path, denoise):
+    expected = {path.name: word for path, word in odd_files.make(tmp_path / "in").items()}
+    for name in ("missing.png", "folder.png", "animated.gif"):  # nothing, a folder, and what is said to be left out
+        del expected[name]
+    code, printed = denoise(identity, tmp_path / "in", tmp_path / "out")
+    assert code == 3
+    assert "1 files that are no pictures or videos are left out (.gif)" in printed
+    files = report(tmp_path / "out")["files"]
+    assert set(files) == set(expected)
+    assert len(files) >= 60
+    refused = {name for name, word in expected.items() if word is not None}
+    assert {name for name, entry in files.items() if entry["status"] == "failed"} == refused
+    for name in refused:
+        assert expected[name] in files[name]["reason"]
+        assert f"{name}: {files[name]['reason']}" in printed
+    assert set(contents(tmp_path / "out")) == set(expected) - refused
+    for name in contents(tmp_path / "out"):
+        before, after = (open_picture(tmp_path / place / name) for place in ("in", "out"))
+        if before.format != "JPEG" and not (before.format == "WEBP" and "lossless" not in name):
+            np.testing.assert_allclose(after.pixels(), before.pixels(), atol=0 if before.dtype.kind == "u" else 1e-3)

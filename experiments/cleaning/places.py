@@ -1,6 +1,7 @@
 """What there is to clean, and where it goes."""
 
 import glob
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from datamodules.images import SUFFIXES
 from experiments.cli import UserError
 
+log = logging.getLogger(__name__)
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"}
 KNOWN = SUFFIXES | VIDEOS
 
@@ -76,16 +78,17 @@ def items(source: str, output: str) -> list[Item]:
     if target.is_file():
         raise UserError(f"output={output} is a file: name a folder")
     if path.is_dir():
-        base, found = path, list(below(path))
-        nested = True
+        base, found, nested = path, list(below(path)), True
     elif os.path.lexists(path):
         base, found, nested = path.parent, [path], False
     elif glob.has_magic(source):
-        base = Path(*(part for part in Path(source).parts[: first_magic(source)])) if first_magic(source) else Path()
+        base = Path(*Path(source).parts[: first_magic(source)])
         found, nested = [Path(name) for name in glob.glob(source, recursive=True)], "**" in source
-        found = [file for file in found if file.suffix.lower() in KNOWN and not file.is_dir()]
+        found = [file for file in found if not file.is_dir()]
     else:
         raise UserError(f"input={source}: there is no such file or folder")
+    others = sorted({file.suffix.lower() for file in found} - KNOWN)
+    count, found = len(found), [file for file in found if file.suffix.lower() in KNOWN]
     inside = target.resolve()
     if nested and inside.is_relative_to(base.resolve()):
         raise UserError(f"output={output} lies inside {base}, where the next run would take it for input: name another")
@@ -93,6 +96,8 @@ def items(source: str, output: str) -> list[Item]:
         raise UserError(f"output={output} holds files of the input, which are never overwritten: name another folder")
     if not found:
         raise UserError(f"input={source}: no pictures or videos (looked for {', '.join(sorted(KNOWN))})")
+    if others:
+        log.info(f"{count - len(found)} files that are no pictures or videos are left out ({', '.join(others)})")
     named = sorted((file.relative_to(base).as_posix(), file) for file in found)
     return [Item(file, name, target / name) for name, file in named]
 
@@ -103,7 +108,7 @@ def first_magic(pattern: str) -> int:
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """The files of the known kinds in a folder and the folders below; links to folders are not followed.
+    """The files in a folder and the folders below, but for hidden ones; links to folders are not followed.
 
     Raises:
         UserError: a folder cannot be looked into.
@@ -114,6 +119,4 @@ def below(folder: Path) -> Iterator[Path]:
 
     for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if Path(name).suffix.lower() in KNOWN and not name.startswith("."):
-                yield Path(place, name)
+        yield from (Path(place, name) for name in names if not name.startswith("."))
