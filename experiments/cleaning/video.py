@@ -74,7 +74,7 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
                 for packet in source.demux(video, *sound):
                     if packet.stream.index == video.index:
                         for frame in packet.decode():
-                            times.append((frame.pts, frame.time_base))
+                            times.append((frame.pts, frame.time_base, frame.duration))
                             yield frame.to_ndarray(format=kind)
                     elif packet.dts is not None:
                         packet.stream = copies[packet.stream.index]
@@ -82,7 +82,7 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
 
             for pixels, level in cleaned(shown(), denoiser, cfg.sigma, cfg.window):
                 sigma, frame = level, av.VideoFrame.from_ndarray(pixels, format=kind)
-                frame.pts, frame.time_base = times.popleft()
+                frame.pts, frame.time_base, frame.duration = times.popleft()
                 target.mux(encoder.encode(frame))
                 count += 1
             target.mux(encoder.encode())
