@@ -109,13 +109,20 @@ def encoding(target: Any, video: Any, crf: float | None) -> tuple[Any, str]:
         name, options = ENCODERS[OTHERWISE]
     if crf is not None:
         options = options | ({"crf": f"{crf:g}"} if "crf" in options else {"qmin": f"{crf:g}", "qmax": f"{crf:g}"})
+    given = video.codec_context
+    known = [pixel.name for pixel in av.codec.Codec(name, "w").video_formats or []]
+    if given.pix_fmt.startswith(("gbr", "rgb")) and name == "libx264":
+        name, known = "libx264rgb", ["rgb24"]
     stream = target.add_stream(name, rate=video.average_rate, options=options)
-    context, given = stream.codec_context, video.codec_context
-    stream.width, stream.height = video.width, video.height
-    known = [pixel.name for pixel in context.codec.video_formats or []]
-    stream.pix_fmt = given.pix_fmt if given.pix_fmt in known or not known else known[0]
+    stream.width, stream.height, context = video.width, video.height, stream.codec_context
     context.time_base = video.time_base
-    for fact in ("sample_aspect_ratio", "color_range", "color_primaries", "color_trc", "colorspace"):
+    facts = ["sample_aspect_ratio"]
+    if not known or given.pix_fmt in known:
+        stream.pix_fmt = given.pix_fmt
+        facts += ["color_range", "color_primaries", "color_trc", "colorspace"]
+    else:
+        stream.pix_fmt = av.codec.codec.find_best_pix_fmt_of_list(known, given.pix_fmt)[0].name
+    for fact in facts:
         if (value := getattr(given, fact)) is not None:
             setattr(context, fact, value)
     stream.metadata.update(video.metadata)
