@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 
 import denoisers
 import experiments.denoise
+from denoisers import chroma
 from denoisers.inference import Denoiser
 from denoisers.tiles import tiled
 from experiments.cleaning.video import cleaned
@@ -187,8 +188,42 @@ def test_pictures_need_no_pyav():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("step", [(2, 2), (1, 2)])
+def test_noise_between_the_stored_colours_is_made_independent(step):
+    down, across = step
+    random = np.random.default_rng(0)
+    noise = random.normal(0, 20, (96, 128, 3))
+    luma = noise @ [0.299, 0.587, 0.114]
+    colour = (noise - luma[..., None]).reshape(96 // down, down, 128 // across, across, 3).mean((1, 3))
+    stored = 128 + luma[..., None] + colour.repeat(down, 0).repeat(across, 1)
+    frame = stored.round().clip(0, 255).astype(np.uint8)
+    assert 255 * chroma.sigma_of(frame) == pytest.approx(20 * chroma.SMOOTHED, rel=0.1)
+    found = chroma.independent(frame, 20 / 255, step, 0)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, chroma.independent(frame, 20 / 255, step, 0))
+    assert not np.array_equal(found, chroma.independent(frame, 20 / 255, step, 1))
+    correlations = [np.corrcoef(part.reshape(-1, 3).astype(float).T)[np.triu_indices(3, 1)] for part in (frame, found)]
+    assert np.abs(correlations[1]).mean() < 0.5 * np.abs(correlations[0]).mean()
+    weights = [0.299, 0.587, 0.114]
+    assert np.abs((found.astype(float) - frame) @ weights).mean() < 1  # the brightness stays, but for rounding
+
+
+def test_frames_are_made_so_for_colour_networks_alone(identity, tmp_path, denoise):
+    for pix_fmt, changed in [("yuv420p", True), ("yuv444p", False)]:
+        source = film(tmp_path / f"{pix_fmt}.mp4", count=3, pix_fmt=pix_fmt)
+        assert denoise(identity, source, tmp_path / f"out_{pix_fmt}.mp4", "sigma=25")[0] == 0
+        difference = psnr(frames(tmp_path / f"out_{pix_fmt}.mp4")[1], frames(source)[1])
+        assert (difference < 42) == changed
+        if changed:
+            found = [
+                frame for frame, _ in cleaned(iter(scenes(3)), denoisers.load(identity, strength=0), 25, 1, (2, 2))
+            ]
+            assert np.array_equal(found, scenes(3))
+
+
 @pytest.mark.slow
-def test_carphone_is_cleaned_better_than_by_the_median(real_data, tmp_path, denoise):
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p"])
+def test_carphone_is_cleaned_better_than_by_the_median(real_data, tmp_path, denoise, pix_fmt):
     from PIL import Image
     from scipy.ndimage import median_filter
 
@@ -196,8 +231,8 @@ def test_carphone_is_cleaned_better_than_by_the_median(real_data, tmp_path, deno
     random = np.random.default_rng(0)
     noisy = [np.clip(image + random.normal(0, 25, image.shape), 0, 255).round().astype(np.uint8) for image in clean]
     with av.open(str(tmp_path / "noisy.mp4"), "w") as target:
-        stream = target.add_stream("libx264rgb", rate=30, options={"crf": "0"})
-        stream.height, stream.width, stream.pix_fmt = *clean[0].shape[:2], "rgb24"
+        stream = target.add_stream("libx264", rate=30, options={"crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = *clean[0].shape[:2], pix_fmt
         for image in noisy:
             target.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         target.mux(stream.encode())
@@ -206,6 +241,6 @@ def test_carphone_is_cleaned_better_than_by_the_median(real_data, tmp_path, deno
     assert code == 0, printed
     times, found, _ = frames(tmp_path / "clean.mp4")
     assert len(times) == len(clean)
-    median = [median_filter(image, (3, 3, 1)) for image in noisy]
+    median = [median_filter(image, (3, 3, 1)) for image in frames(tmp_path / "noisy.mp4")[1]]
     assert psnr(found, clean) > psnr(median, clean) + 2
     assert denoisers.load(weights).channels == 3

@@ -38,7 +38,7 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
     """Cleans a video into a file of the same kind, holding a window of frames at a time.
 
     Count, order, times and rotation of the frames stay, and so do size and pixel format. Frames are cleaned as RGB, in
-    16 bits if they have more than 8. The noise, if it is to be estimated, is that of the first frame.
+    16 bits if they have more than 8.
 
     Returns:
         What there is to say of it.
@@ -80,7 +80,7 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
                         packet.stream = copies[packet.stream.index]
                         target.mux(packet)
 
-            for pixels, level in cleaned(shown(), denoiser, cfg.sigma, cfg.window):
+            for pixels, level in cleaned(shown(), denoiser, cfg.sigma, cfg.window, step(video.format)):
                 sigma, frame = level, av.VideoFrame.from_ndarray(pixels, format=kind)
                 frame.pts, frame.time_base, frame.duration = times.popleft()
                 target.mux(encoder.encode(frame))
@@ -121,7 +121,8 @@ def encoding(target: Any, video: Any, crf: float | None) -> tuple[Any, str]:
         stream.pix_fmt = given.pix_fmt
         facts += ["color_range", "color_primaries", "color_trc", "colorspace"]
     else:
-        stream.pix_fmt = av.codec.codec.find_best_pix_fmt_of_list(known, given.pix_fmt)[0].name
+        best: Any = av.codec.codec.find_best_pix_fmt_of_list(known, given.pix_fmt)[0]
+        stream.pix_fmt = best.name
     for fact in facts:
         if (value := getattr(given, fact)) is not None:
             setattr(context, fact, value)
@@ -143,36 +144,66 @@ def turn(encoder: Any, item: Item) -> None:
         log.warning(f"{item.name}: to be shown turned by {first.rotation}°, which this PyAV cannot write: update it")
 
 
+def step(pixels: Any) -> tuple[int, int] | None:
+    """Rows and columns of a picture to one of its colour differences; None: these have as many."""
+    if pixels.is_rgb or len(pixels.components) < 3:
+        return None
+    colour = pixels.components[1]
+    found = round(pixels.height / colour.height), round(pixels.width / colour.width)
+    return found if max(found) > 1 else None
+
+
 def cleaned(
-    frames: Iterator[np.ndarray], denoiser: "Denoiser", sigma: Any, window: int
+    frames: Iterator[np.ndarray],
+    denoiser: "Denoiser",
+    sigma: Any,
+    window: int,
+    step: tuple[int, int] | None = None,
 ) -> Iterator[tuple[np.ndarray, float | None]]:
     """Each frame [H, W, 3] clean, of the same type, and σ of its noise on the 0–255 scale.
 
     A network that sees time is given windows of frames, see :func:`denoisers.tiles.windows`; of these, and no others,
-    are there more than one at a time.
+    are there more than one at a time. To a colour network frames whose colours are stored at every ``step`` are shown
+    as :func:`denoisers.chroma.independent` makes them. Where σ is not given, and needed, it is that of the first frame.
     """
+    from denoisers import chroma
     from denoisers.clips import reach_of
     from denoisers.sigma import estimate_sigma
 
     reach = reach_of(denoiser.network)
     beyond, window = (reach[0], window) if reach else (0, 1)
-    held: list[np.ndarray] = []  # the frames before the window that it sees, and those from it on
-    before, ended = 0, False
+    held: list[tuple[np.ndarray, np.ndarray]] = []  # frames, and what is shown of them: before the window, in it, after
+    before, ended, count = 0, False, 0
     while True:
         while not ended and len(held) < before + window + beyond:
             if (frame := next(frames, None)) is None:
                 ended = True
                 break
-            if sigma == "auto":
+            shown = frame
+            if step and denoiser.channels == 3:
+                sigma = 255 * chroma.sigma_of(frame) if sigma in (None, "auto") else sigma
+                shown = chroma.independent(frame, sigma / 255, step, count)
+            elif sigma == "auto":
                 sigma = 255 * estimate_sigma(frame, (0, float(np.iinfo(frame.dtype).max)))
-            held.append(frame)
+            held.append((frame, shown))
+            count += 1
         if len(held) == before:
             return
         level = None if sigma is None else sigma / 255
         stop = min(before + window, len(held))
         if reach:
-            yield from ((frame, sigma) for frame in denoiser.clip(np.stack(held), level)[before:stop])
+            estimates = denoiser.clip(np.stack([shown for _, shown in held]), level)[before:stop]
         else:
-            yield denoiser.clean(held[0], level), sigma
+            estimates = denoiser.clean(held[0][1], level)[None]
+        for (frame, shown), estimate in zip(held[before:stop], estimates, strict=True):
+            if shown is not frame and denoiser.strength < 1:  # what was added goes altogether
+                estimate = blended(frame, shown, estimate, denoiser.strength)
+            yield estimate, sigma
         first = max(0, stop - beyond)
         held, before = held[first:], stop - first
+
+
+def blended(frame: np.ndarray, shown: np.ndarray, estimate: np.ndarray, strength: float) -> np.ndarray:
+    """What the estimate would be if its share of what was ``shown`` were of the frame itself."""
+    added = shown.astype(np.float32) - frame
+    return (estimate - (1 - strength) * added).round().clip(0, np.iinfo(frame.dtype).max).astype(frame.dtype)
