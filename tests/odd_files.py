@@ -214,6 +214,8 @@ def contents():
     yield "page cycle.tif", plain_tiff(GREY_TAGS, bytes(300), following=8), None
     yield "strips beyond the end.tif", plain_tiff(GREY_TAGS | {273: 10**6}, bytes(300)), "truncated"
     yield "strips of strips.tif", plain_tiff(GREY_TAGS | {278: 1}, bytes(300)), "as many"
+    tiles = {key: value for key, value in GREY_TAGS.items() if key not in (273, 278, 279)} | {324: 200, 325: 16}
+    yield "huge tiles.tif", plain_tiff(tiles | {322: 1 << 16, 323: 1 << 16, 259: 8}, bytes(300)), "larger than itself"
     yield "compression 12345.tif", plain_tiff(GREY_TAGS | {259: 12345}, bytes(300)), "compressed as"
     yield "lzw of nothing.tif", plain_tiff(GREY_TAGS | {259: 5}, bytes(300)), ""
 

@@ -143,14 +143,20 @@ def test_png_chunks_are_kept_but_those_of_the_old_samples(tmp_path):
     before = [chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"iCCP", b"p\0\0" + zlib.compress(PROFILE))]
     before += [chunk(b"pHYs", b"\0\0\x0b\x13" * 2 + b"\1"), chunk(b"tEXt", b"Author\0me"), chunk(b"eXIf", exif(6)[6:])]
     path = tmp_path / "x.png"
-    path.write_bytes(
-        png(pixels(), 2, extra=b"".join([*before, chunk(b"prVW", b"a view of it"), chunk(b"sBIT", b"\5\6\5")]))
-    )
+    rest = [chunk(b"prVW", b"a view of it"), chunk(b"sBIT", b"\5\6\5")]
+    path.write_bytes(png(pixels(), 2, extra=b"".join([*before, *rest])))
     target, opened = again(path)
     assert all(data in target.read_bytes() for data in before)
     assert opened.notes == ("its chunk prVW, which belongs to the old pixels, is left out",)
     assert b"prVW" not in target.read_bytes()
     assert target.read_bytes().startswith(path.read_bytes()[:33] + before[0])
+    assert rest[1] in target.read_bytes()
+    palette = chunk(b"PLTE", bytes(range(48))) + chunk(b"bKGD", b"\0\1\0\2\0\3")  # suggested, before the background
+    path.write_bytes(png(pixels(), 2, extra=palette))
+    assert palette in again(path)[0].read_bytes()
+    path.write_bytes(png(pixels(), 2, extra=palette + chunk(b"tRNS", b"\0\1\0\2\0\3")))
+    assert palette[:60] in again(path)[0].read_bytes()  # not the background: there is transparency now
+    assert b"bKGD" not in again(path)[0].read_bytes()
 
 
 # --- what is kept --------------------------------------------------------------------------------------------------

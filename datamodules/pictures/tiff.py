@@ -3,6 +3,7 @@
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -73,10 +74,20 @@ class TiffPicture(Picture):
             for number, pixels in enumerate(pages):
                 facts = self.sheets[number]
                 places = _exchange(file.filehandle, facts.written, self.joined(number, pixels), shared)
-                _retag(file.pages[facts.number], facts, places)
-        sizes = [(page.shape, page.dtype, page.alpha) for page in open_tiff(target).sheets]
-        if sizes != [(page.shape, page.dtype, page.alpha) for page in self.sheets]:
-            raise DataError(f"{self.path}: damaged: its directories do not stay what they are when pixels change")
+                with self._naming():
+                    _retag(file.pages[facts.number], facts, places)
+        with self._naming():
+            sizes = [(page.shape, page.dtype, page.alpha) for page in open_tiff(target).sheets]
+            if sizes != [(page.shape, page.dtype, page.alpha) for page in self.sheets]:
+                raise ValueError("its directories do not stay what they are when pixels change")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Makes what goes wrong with its directories a DataError."""
+        try:
+            yield
+        except (ValueError, struct.error) as error:
+            raise DataError(f"{self.path}: damaged: {error}") from error
 
 
 def open_tiff(path: Path) -> TiffPicture:
@@ -223,7 +234,10 @@ def _retag(page: Any, facts: TiffPage, places: list[tuple[int, int]]) -> None:
     """Makes the directory of a page say where its pixels are now, and what they are where they became others."""
 
     def put(codes: tuple[int, ...], values: Any, dtype: str | None = None) -> None:
-        next(page.tags[code] for code in codes if code in page.tags).overwrite(values, dtype=dtype)
+        tag = next((page.tags[code] for code in codes if code in page.tags), None)
+        if tag is None:
+            raise ValueError(f"its directory lacks the tag {codes[0]}")
+        tag.overwrite(values, dtype=dtype)
 
     large = "Q" if page.parent.is_bigtiff else "I"
     for codes, values in zip((OFFSETS, COUNTS), zip(*places, strict=True), strict=True):

@@ -1,5 +1,6 @@
 """What the directories of a TIFF file say of its pages (TIFF 6.0; tifffile reads them)."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from datamodules.pictures.picture import Page
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)
 BITS, PHOTOMETRIC, OFFSETS, SAMPLES, COUNTS = 258, 262, (273, 324), 277, (279, 325)  # tags; of strips and of tiles
+LARGE_TILE = 1 << 22  # pixels of a tile that are much for a page of fewer
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ def facts_of(number: int, page: Any, byteorder: str) -> TiffPage:
         len(facts.places) != facts.down * facts.across * (samples if facts.planar else 1)
     ):
         raise ValueError("damaged: its strips or tiles are not as many as its size asks for")
-    needed = [OFFSETS, *([COUNTS] if facts.compression != NONE else []), *([(PHOTOMETRIC,)] if facts.converted else [])]
-    if not all(any(code in page.tags for code in codes) for codes in needed):
-        raise ValueError("damaged: its directory is incomplete")
+    if facts.tiled and math.prod(box) > max(height * width, LARGE_TILE):
+        raise ValueError(f"damaged: its tiles of {box[0]}×{box[1]} pixels are larger than itself")
+    if not any(code in page.tags for code in OFFSETS):
+        raise ValueError("damaged: its directory does not say where its pixels are")
     return facts
