@@ -32,7 +32,7 @@ from datamodules.images import DataError, Header, decode_as, each
 
 log = logging.getLogger(__name__)
 IN_MEMORY = 10**9  # bytes of decoded pixels up to which ``auto`` keeps them in memory
-VERSION = 1  # of how files become pixels and where they lie
+VERSION = 2  # of how files become pixels and where they lie
 ALIGNMENT = 64
 THREADS = min(4, os.cpu_count() or 1)  # each holds one decoded picture
 ELSEWHERE = (

@@ -19,7 +19,10 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: naming ``path``; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    end = f".{os.getpid()}.part{path.suffix}"
+    temporary = path.with_name(f".{path.stem}{end}")
+    if len(os.fsencode(temporary.name)) > 255:  # more than most file systems allow
+        temporary = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{end}")
     try:
         yield temporary
         synchronise(temporary)

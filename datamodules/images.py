@@ -11,6 +11,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from datamodules.deep import decode_deep, open_deep, orientation_of
+from datamodules.errors import DataError
+
 TIFF = {".tif", ".tiff"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF}
 GREY_MODES = {"1", "L", "LA", "I;16", "I;16B", "I;16L"}
@@ -20,10 +23,6 @@ BACKDROPS = {"drop": None, "black": 0, "white": 255}
 P = TypeVar("P", str, Path)
 T = TypeVar("T")
 SHOWN = 10  # files named in one message
-
-
-class DataError(ValueError):
-    """Images that are missing, damaged, or do not fit what was asked of them. The message names them and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,13 @@ class Header:
         return f"{self.height}×{self.width}×{self.channels}"
 
 
+def named_as_images(directory: Path) -> list[Path]:
+    """What bears the name of an image file below a directory, sorted, links to nothing too; hidden ones are left out."""
+    below = ((path, path.relative_to(directory).parts) for path in directory.rglob("*"))
+    shown = (path for path, parts in below if not any(part.startswith(".") for part in parts))
+    return sorted(path for path in shown if path.suffix.lower() in SUFFIXES and not path.is_dir())
+
+
 def image_files(directory: Path) -> list[Path]:
     """The image files below a directory, sorted by path; hidden files and folders are left out.
 
@@ -72,12 +78,7 @@ def image_files(directory: Path) -> list[Path]:
     """
     if not directory.is_dir():
         raise DataError(f"no such directory: {directory}")
-    below = ((path, path.relative_to(directory)) for path in directory.rglob("*"))
-    files = sorted(
-        path
-        for path, name in below
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not any(part.startswith(".") for part in name.parts)
-    )
+    files = [path for path in named_as_images(directory) if path.is_file()]
     if not files:
         raise DataError(f"no images in {directory} (looked for {', '.join(sorted(SUFFIXES))} in it and below)")
     return files
@@ -90,21 +91,23 @@ def read_header(path: Path) -> Header:
         DataError: not an image, or of a kind that is not supported (32-bit integers, more than three channels).
     """
     try:
-        if path.suffix.lower() in TIFF and (deep := _deep_tiff(path)):
-            return deep
-        with Image.open(path) as image:
-            width, height = image.size
-            # Pillow's own method for PNG would decode the whole picture to look for EXIF behind it
-            if Image.Image.getexif(image).get(0x0112, 1) >= 5:  # orientations 5 to 8 turn the picture by a quarter
-                width, height = height, width
-            mode, alpha, bits = image.mode, image.has_transparency_data, 16 if _has_16_bits(image, path) else 8
+        if deep := open_deep(path):
+            (picture, orientation), bits = deep, 16
+            height, width, channels, alpha = picture.height, picture.width, picture.channels, picture.alpha
+        else:
+            with Image.open(path) as image:
+                width, height = image.size
+                orientation, bits = orientation_of(image), 16 if image.mode.startswith("I;16") else 8
+                mode, alpha, channels = image.mode, image.has_transparency_data, 1 if image.mode in GREY_MODES else 3
+            if mode not in GREY_MODES | COLOUR_MODES:
+                raise DataError(f"images of mode {mode} are not supported, only 8-bit, 16-bit and float grey or colour")
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that can be read") from error
     except Exception as error:
         raise DataError(f"{path}: {error}") from error
-    if mode not in GREY_MODES | COLOUR_MODES:
-        raise DataError(f"{path}: images of mode {mode} are not supported, only 8-bit, 16-bit and float grey or colour")
-    return Header(height, width, 1 if mode in GREY_MODES else 3, alpha=alpha, bits=bits)
+    if orientation >= 5:  # 5 to 8 turn the picture by a quarter
+        width, height = height, width
+    return Header(height, width, channels, alpha=alpha, bits=bits)
 
 
 def decode(path: Path, backdrop: int | None = None) -> np.ndarray:
@@ -116,12 +119,10 @@ def decode(path: Path, backdrop: int | None = None) -> np.ndarray:
         DataError: the file is truncated or damaged, or its floats lie outside.
     """
     try:
-        if path.suffix.lower() in TIFF and _deep_tiff(path):
-            return _decode_deep_tiff(path)
+        if deep := open_deep(path):
+            return decode_deep(*deep, backdrop)
         with Image.open(path) as image:
             image.load()
-            if image.mode == "RGB" and _has_16_bits(image, path):
-                return _decode_png_16(path)  # PIL would silently make it 8-bit
             ImageOps.exif_transpose(image, in_place=True)  # in place, and no needless conversion: each copies it all
             mode = "L" if image.mode in GREY_MODES else "RGB"
             if image.mode.startswith("I;16"):
@@ -142,51 +143,6 @@ def composed(image: Image.Image, backdrop: int) -> Image.Image:
     behind = Image.new("L" if grey else "RGB", image.size, backdrop if grey else (backdrop,) * 3)
     behind.paste(front.convert(behind.mode), mask=front.getchannel("A"))
     return behind
-
-
-def _has_16_bits(image: Image.Image, path: Path) -> bool:
-    """Whether the pixels of an opened file have 16 bits; for an RGB PNG its header chunk says so, and PIL does not."""
-    if image.mode != "RGB" or image.format != "PNG":
-        return image.mode.startswith("I;16")
-    with path.open("rb") as file:
-        return file.read(25)[24] == 16  # PNG specification, 11.2.2
-
-
-def _deep_tiff(path: Path) -> Header | None:
-    """The header of a TIFF file of floats or of 16-bit colour, which PIL does not read; None for others."""
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            pages = [page for page in file.pages if not getattr(page, "is_reduced", False)]  # no previews
-            shape, kind = pages[0].shape, pages[0].dtype
-    except tifffile.TiffFileError:
-        return None
-    if len(pages) > 1:
-        raise DataError(f"it holds {len(pages)} pages; only TIFF files of one picture are read: split it")
-    if kind is None or not (kind.kind == "f" or (kind == np.uint16 and len(shape) == 3)):
-        return None
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3)):
-        raise DataError(f"TIFF pages of {'×'.join(map(str, shape))} values are not supported, only H×W and H×W×3")
-    return Header(shape[0], shape[1], 3 if shape[2:] == (3,) else 1, bits=16)
-
-
-def _decode_deep_tiff(path: Path) -> np.ndarray:
-    import tifffile
-
-    pixels = tifffile.imread(path, key=0)
-    if pixels.dtype != np.uint16:
-        low, high = float(pixels.min()), float(pixels.max())
-        if not (0 <= low <= high <= 1):
-            raise DataError(f"its floats go from {low:g} to {high:g}; float images must lie in [0, 1]: scale them")
-        pixels = np.round(pixels * np.float64(65535)).astype(np.uint16)
-    return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _decode_png_16(path: Path) -> np.ndarray:
-    from kornia_rs.io import read_image_png_u16
-
-    return np.asarray(read_image_png_u16(str(path), "rgb"))
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

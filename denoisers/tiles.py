@@ -1,33 +1,142 @@
 """Pictures and videos too large for the memory that a network takes, piece by piece."""
 
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from denoisers.clips import estimated, reach_of
+from denoisers.memory import is_out_of_memory, side_that_fits
+from denoisers.receptive import ALIGNMENT, Network, halo_of
+from denoisers.views import UPRIGHT, View
 
-ALIGNMENT = 32  # tiles begin at its multiples: networks that halve the resolution, up to five times, stay aligned
-FRAMES = 4  # tiles that a network that sees time may hold at once; with more frames, tiles are smaller
+WHOLE = 512  # side of a square of pixels that is given whole without asking how much memory there is
+FRAMES = 4  # tiles of a given size that a network that sees time may hold at once; with more frames, they are smaller
+BLEND = 64  # pixels on each side of a tile in which it is blended with the next
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Plan:
+    """How pictures are cut into pieces, and what the network is shown for each.
+
+    Args:
+        tile: the longest side of what the network is shown, a multiple of 64 pixels.
+        halo: how many pixels a piece is shown beyond itself, a multiple of 32; None: pieces overlap, and are blended.
+    """
+
+    def __init__(self, tile: int, halo: int | None) -> None:
+        self.tile, self.halo = tile, halo
+
+    @property
+    def blended(self) -> bool:
+        """Whether the estimate of a picture that is cut differs from that of the whole one."""
+        return self.halo is None
+
+    def cuts(self, height: int, width: int) -> bool:
+        """Whether a picture is cut."""
+        return max(height, width) > self.tile
+
+    def pieces(self, length: int) -> list[slice]:
+        """The pieces along a side: equally long but for the last, and what is seen of them begins at multiples of 64.
+
+        Together they are the side; those that are blended overlap by twice ``BLEND``.
+        """
+        if length <= self.tile:
+            return [slice(0, length)]
+        beyond = BLEND if self.halo is None else self.halo
+        inner = length - 2 * beyond
+        step = math.ceil(inner / math.ceil(inner / (self.tile - 2 * beyond)) / ALIGNMENT) * ALIGNMENT
+        edge = 0 if self.halo is None else self.halo
+        return [
+            slice(start + edge if start else 0, length if start + step >= inner else start + step + 2 * beyond - edge)
+            for start in range(0, inner, step)
+        ]
+
+    def seen(self, piece: slice, length: int, turned: bool = False) -> slice:
+        """What the network is shown for a piece of a side, which it may see turned round: aligned as it sees it."""
+        start, stop = (length - piece.stop, length - piece.start) if turned else (piece.start, piece.stop)
+        start = max(0, start - (self.halo or 0)) // ALIGNMENT * ALIGNMENT
+        stop = min(length, aligned(stop + (self.halo or 0)))
+        return slice(length - stop, length - start) if turned else slice(start, stop)
+
+
+def aligned(length: float) -> int:
+    """The next multiple of 64."""
+    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+
+
+def plan_for(
+    network: Network,
+    channels: int,
+    size: Sequence[int],
+    device: torch.device,
+    *,
+    tile: int | None = None,
+    halo: int | None = None,
+    frames: int = 1,
+    exact: bool = True,
+) -> Plan:
+    """How a picture, or the frames of a clip, of a size (height, width) are cut for a network.
+
+    Args:
+        tile: the side of a tile; None: the largest that fits into memory, see :func:`side_that_fits`.
+        halo: None: as far as the network sees, see :func:`halo_of`.
+        frames: how many the network is shown at once.
+        exact: whether a given tile that is too small for the halo is made larger; else its borders are blended.
+    """
+    pixels = math.prod(size)
+    whole = Plan(aligned(max(size)), halo=0)
+    if getattr(network, "whole", False) or (tile is None and pixels * frames <= WHOLE**2):
+        return whole
+    halo = halo_of(network, channels) if halo is None else halo
+    halo = None if halo is None else math.ceil(halo / (ALIGNMENT // 2)) * (ALIGNMENT // 2)
+    least = 4 * BLEND if halo is None else 2 * halo + ALIGNMENT
+    if tile is None:
+        side = side_that_fits(network, channels, device, least=2 * least, frames=frames)
+    else:
+        side = math.floor(tile * min(1, math.sqrt(FRAMES / frames)))
+    if pixels <= side**2:
+        return whole
+    side = side // ALIGNMENT * ALIGNMENT
+    if tile is not None and exact:
+        side = max(side, least)
+    return Plan(side, halo) if side >= least else Plan(max(side, 4 * BLEND), halo=None)
+
+
+def halving(run: Callable[[Plan], T], plan: Plan, smaller: Callable[[int], Plan]) -> tuple[T, Plan]:
+    """What ``run`` returns, and the plan with which it did: where memory runs out, tiles of half the side are tried."""
+    while True:
+        try:
+            return run(plan), plan
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or plan.tile <= 4 * BLEND:
+                raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        plan = smaller(max(4 * BLEND, plan.tile // 2))
+        log.warning(f"out of memory: going on with tiles of {plan.tile} pixels")
 
 
 def tiled(
-    network: Callable[..., Tensor],
+    network: Network,
     noisy: Tensor,
     level: Tensor | None = None,
     *,
-    tile: int = 832,
-    halo: int = 48,
+    tile: int | None = None,
+    halo: int | None = None,
     window: int = 8,
 ) -> Tensor:
-    """The network's estimate, [B, C, H, W] → the same; of a picture above ``tile``² pixels put together from tiles.
+    """The network's estimate, [B, C, H, W] → the same; of a picture too large for memory put together from tiles.
 
-    Neighbouring tiles overlap by twice the halo, of which each keeps its half; where the picture ends, so does the
-    tile, and the network sees that border as in the whole picture. The result is that of the whole picture up to
-    rounding for networks in which no pixel reaches further than the halo. Reaches measured: DnCNN 17, DnCNN-B 20,
-    xDnCNN 41, U-Net 47 pixels; by their layers IRCNN 16, ADNet and FDnCNN 20, FFDNet 31. Others differ along the seams,
-    U-Net with xUnits (223) or five resolutions (95) and DRUNet (about 190) too; a trained Swift (90), by 0.03 of 255.
+    A piece is shown to the network with as much beyond it as the network sees (its halo); where the picture ends, so
+    does the tile, and the network sees that border as in the whole picture. The result is that of the whole picture up
+    to rounding. Tiles of networks that see the whole picture, which pool it or attend to all of it, take it for
+    the whole: they overlap by 128 pixels, in which one fades into the other. Where memory runs out tiles are halved; if
+    they become too small for what a network sees, they are blended, too.
 
     A network that says of itself that it is ``whole`` is given the whole picture, whatever its size.
 
@@ -35,45 +144,121 @@ def tiled(
     space (``reach``), in windows of frames, which overlap by as many frames as it sees, and tiles that overlap by as
     many pixels. The result is that of the whole clip up to rounding.
 
-    A tile takes 0.2 GB for each 64-feature map, of which DnCNN holds two and xDnCNN three; a window of frames at most
-    four times that. Tiles of a 12-megapixel picture have 1.29 times its pixels.
-
     Args:
-        network: ``network(noisy, level) -> estimate``, in evaluation mode.
+        network: ``network(noisy, level) -> estimate``.
         noisy: in [0, 1].
         level: its standard deviation [B, 1, 1, 1], or a map [B, 1, H, W], which is cut likewise; of clips
             [B, T, 1, 1, 1] or [B, T, 1, H, W].
-        tile: the longest side of a tile, its halos included: a multiple of 32 pixels, above 2 · halo.
-        halo: a multiple of 16 pixels; a network's ``reach`` takes its place.
+        tile: the side of a tile, its halos included; pictures of up to as many pixels go whole; one too small for the
+            halo is made larger. None: the largest that fits.
+        halo: pixels; None: as far as the network sees.
         window: how many frames of a clip are estimated at once.
     """
     reach = reach_of(network)
-    beyond, halo = (reach[0], math.ceil(reach[1] / 16) * 16) if reach else (0, halo)
     if noisy.ndim == 4:
         return in_space(network, noisy, level, tile, halo)
     parts = []
-    for seen, kept in windows(noisy.shape[1], window if reach else 1, beyond):
-        clip, levels = noisy[:, seen], None if level is None else level[:, seen]
-        smaller = math.floor(tile * min(1, math.sqrt(FRAMES / clip.shape[1])) / ALIGNMENT) * ALIGNMENT
-        side = max(smaller, 2 * halo + ALIGNMENT)
-        parts.append(in_space(network, clip, levels, side, halo)[:, kept])
+    for seen, kept in windows(noisy.shape[1], window if reach else 1, reach[0] if reach else 0):
+        levels = None if level is None else level[:, seen]
+        parts.append(in_space(network, noisy[:, seen], levels, tile, halo)[:, kept])
     return torch.cat(parts, dim=1)
 
 
-def in_space(network: Callable[..., Tensor], noisy: Tensor, level: Tensor | None, tile: int, halo: int) -> Tensor:
+def in_space(network: Network, noisy: Tensor, level: Tensor | None, tile: int | None, halo: int | None) -> Tensor:
     """Pictures or clips, of which each frame is whole or put together from tiles, see :func:`tiled`."""
+
+    def planned(side: int | None, exact: bool) -> Plan:
+        frames = noisy.shape[1] if noisy.ndim == 5 else 1
+        size, device = noisy.shape[-2:], noisy.device
+        return plan_for(network, noisy.shape[-3], size, device, tile=side, halo=halo, frames=frames, exact=exact)
+
+    def run(plan: Plan) -> Tensor:
+        if not plan.cuts(*noisy.shape[-2:]):
+            return estimated(network, noisy, level)
+        estimate = torch.empty_like(noisy)
+        for rows, part in bands(network, noisy, level, plan):
+            estimate[..., rows, :] = part
+        return estimate
+
+    return halving(run, planned(tile, exact=True), lambda side: planned(side, exact=False))[0]
+
+
+def bands(
+    estimate: Network,
+    noisy: Tensor,
+    level: Tensor | None,
+    plan: Plan,
+    views: Sequence[View] = UPRIGHT,
+    prepare: Callable[[Tensor], Tensor] = Tensor.contiguous,
+) -> Iterator[tuple[slice, Tensor]]:
+    """The estimate from top to bottom: rows of the picture, and what they become, [..., C, rows, W].
+
+    Args:
+        estimate: of what ``prepare`` makes of a tile of ``noisy``, and its level; same shape.
+        views: in which each tile is shown; their estimates' mean is taken.
+        prepare: contiguous, or convolutions would choose slower ways.
+    """
     height, width = noisy.shape[-2:]
-    if height * width <= tile**2 or getattr(network, "whole", False):
-        return estimated(network, noisy, level)
     mapped = level is not None and level.shape[-2:] == noisy.shape[-2:]
-    estimate = torch.empty_like(noisy)
-    for rows, to_rows, from_rows in spans(height, tile, halo):
-        for columns, to_columns, from_columns in spans(width, tile, halo):
-            cut = noisy[..., rows, columns].contiguous()  # or convolutions would choose slower ways
-            cut_level = level[..., rows, columns] if level is not None and mapped else level
-            part = estimated(network, cut, cut_level)
-            estimate[..., to_rows, to_columns] = part[..., from_rows, from_columns]
-    return estimate
+
+    def piece(row: slice, column: slice) -> Tensor:
+        total: Tensor | None = None
+        for view in views:
+            rows, columns = plan.seen(row, height, view.rows), plan.seen(column, width, view.columns)
+            cut = view.of(prepare(noisy[..., rows, columns])).contiguous()
+            cut_level = view.of(level[..., rows, columns]) if level is not None and mapped else level
+            found = view.undo(estimated(estimate, cut, cut_level))
+            found = found[..., shifted(row, rows.start), shifted(column, columns.start)]
+            total = found if total is None else total + found
+        assert total is not None  # there is at least one view
+        return total / len(views) if len(views) > 1 else total
+
+    columns = plan.pieces(width)
+    fading: Tensor | None = None  # the rows that a band shares with the next one
+    for row, above, below in neighbours(plan.pieces(height)):
+        if len(columns) == 1:
+            band = piece(row, columns[0])
+        else:
+            parts = ((column, piece(row, column), before, after) for column, before, after in neighbours(columns))
+            band = joined(parts, width)
+        done = below.start if below else height
+        if plan.blended:
+            band = band * faded(row, above, below, band)[:, None]
+            if above and fading is not None:
+                band[..., : fading.shape[-2], :] += fading
+            fading = band[..., done - row.start :, :].clone()
+        yield slice(row.start, done), band[..., : done - row.start, :]
+
+
+def joined(parts: Iterable[tuple[slice, Tensor, slice | None, slice | None]], width: int) -> Tensor:
+    """Pieces beside one another, each with its place and those of its neighbours, as one [..., width]."""
+    whole: Tensor | None = None
+    for place, part, before, after in parts:
+        if whole is None:
+            whole = part.new_zeros(*part.shape[:-1], width)
+        whole[..., place] += part * faded(place, before, after, part)
+    assert whole is not None  # there is at least one piece
+    return whole
+
+
+def faded(piece: slice, before: slice | None, after: slice | None, like: Tensor) -> Tensor:
+    """The weights along a piece: 1, but where it overlaps its neighbours, with whose weights they add up to 1."""
+    weights = like.new_ones(piece.stop - piece.start)
+    for shared, turned in ((before and before.stop - piece.start, False), (after and piece.stop - after.start, True)):
+        if shared:
+            rise = torch.sin((torch.arange(shared, device=like.device) + 0.5) * (math.pi / 2 / shared)) ** 2
+            weights[slice(-shared, None) if turned else slice(shared)] *= (rise.flip(0) if turned else rise).to(weights)
+    return weights
+
+
+def neighbours(pieces: Sequence[slice]) -> Iterator[tuple[slice, slice | None, slice | None]]:
+    """Each piece with the one before and the one after it."""
+    return zip(pieces, [None, *pieces[:-1]], [*pieces[1:], None], strict=True)
+
+
+def shifted(piece: slice, origin: int) -> slice:
+    """The same piece counted from an origin."""
+    return slice(piece.start - origin, piece.stop - origin)
 
 
 def windows(length: int, window: int, beyond: int) -> Iterator[tuple[slice, slice]]:
@@ -86,16 +271,3 @@ def windows(length: int, window: int, beyond: int) -> Iterator[tuple[slice, slic
     for start in range(0, length, window):
         stop, first = min(start + window, length), max(0, start - beyond)
         yield slice(first, min(stop + beyond, length)), slice(start - first, stop - first)
-
-
-def spans(length: int, tile: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
-    """The tiles along a side of ``length`` pixels: what each sees; what it gives, in the picture and in the tile.
-
-    They are about equally long, at most ``tile``, and begin and end at multiples of 32 or where the picture does.
-    """
-    inner = max(1, length - 2 * halo)
-    step = math.ceil(inner / math.ceil(inner / (tile - 2 * halo)) / ALIGNMENT) * ALIGNMENT
-    for start in range(0, inner, step):
-        stop = min(start + step + 2 * halo, length)
-        first, last = start + halo if start else 0, stop - halo if stop < length else length
-        yield slice(start, stop), slice(first, last), slice(first - start, last - start)

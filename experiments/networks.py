@@ -41,12 +41,12 @@ def learning(names: Sequence[str] | None, channels: int) -> dict[str, dict[str, 
 
 
 def reach(model: dict[str, Any], channels: int) -> int | None:
-    """:func:`experiments.receptive.receptive_field` of a model's configuration."""
+    """:func:`denoisers.receptive.receptive_field` of a model's configuration."""
     from hydra.utils import instantiate
 
-    from experiments.receptive import receptive_field
+    from denoisers.receptive import receptive_field
 
-    return receptive_field(instantiate(model), channels)
+    return receptive_field(instantiate(model).eval(), channels)
 
 
 def measured(model: dict[str, Any], channels: int, kept: Path) -> dict[str, Any]:

@@ -52,6 +52,18 @@ def takes_activation(model: str) -> bool:
 
 
 TRAINABLE = [name for name in choices("model") if learns(name)]
+SMALL = {  # argument → at most
+    "num_features": 8,
+    "num_layers": 5,
+    "num_groups": 2,
+    "num_blocks": 2,
+    "middle_blocks": 1,
+    "refinement_blocks": 1,
+    "num_heads": 2,
+    "head_features": 2,
+    "window_size": 4,
+}
+SPECS: dict[str, dict[str, Any]] = {}  # model → its configuration
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +88,32 @@ def compose() -> Callable[..., DictConfig]:
         return cfg
 
     return composed
+
+
+@pytest.fixture
+def spec(compose: Callable[..., DictConfig]) -> Callable[..., dict[str, Any]]:
+    """``spec("dncnn", channels=3)`` → the model's configuration, as plain containers."""
+
+    def found(model: str, channels: int = 1) -> dict[str, Any]:
+        if model not in SPECS:
+            composed: Any = OmegaConf.to_container(compose(f"model={model}", "channels=1").model, resolve=True)
+            SPECS[model] = composed
+        return SPECS[model] | ({"channels": channels} if "channels" in SPECS[model] else {})
+
+    return found
+
+
+def small(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same with fewer and narrower layers."""
+
+    def reduced(key: str, value: Any) -> Any:
+        if isinstance(value, list) and key.endswith("blocks"):
+            return [1] * len(value)
+        if key in SMALL and not isinstance(value, list):
+            return SMALL[key] if value is None else min(value, SMALL[key])
+        return value
+
+    return {key: reduced(key, value) for key, value in spec.items()}
 
 
 @pytest.fixture

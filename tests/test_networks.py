@@ -8,9 +8,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TRAINABLE, choices, randomize
+from conftest import TRAINABLE, choices, randomize, small
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import nn
 
 from denoisers.activations import ACTIVATIONS, GaussianGate, XUnit, XUnitD, XUnitS
@@ -19,44 +18,7 @@ from denoisers.layers import DepthwiseConv2d, LevelError
 from denoisers.weights import open_network
 
 ACTIVE = sorted(ACTIVATIONS)
-SMALL = {  # argument → at most
-    "num_features": 8,
-    "num_layers": 5,
-    "num_groups": 2,
-    "num_blocks": 2,
-    "middle_blocks": 1,
-    "refinement_blocks": 1,
-    "num_heads": 2,
-    "head_features": 2,
-    "window_size": 4,
-}
 LEVEL = 0.1
-SPECS = {}  # model → its configuration
-
-
-@pytest.fixture
-def spec(compose):
-    """``spec("dncnn", channels=3)`` → the model's configuration, as plain containers."""
-
-    def found(model, channels=1):
-        if model not in SPECS:
-            SPECS[model] = OmegaConf.to_container(compose(f"model={model}", "channels=1").model, resolve=True)
-        return SPECS[model] | ({"channels": channels} if "channels" in SPECS[model] else {})
-
-    return found
-
-
-def small(spec):
-    """The same with fewer and narrower layers."""
-
-    def reduced(key, value):
-        if isinstance(value, list) and key.endswith("blocks"):
-            return [1] * len(value)
-        if key in SMALL and not isinstance(value, list):
-            return SMALL[key] if value is None else min(value, SMALL[key])
-        return value
-
-    return {key: reduced(key, value) for key, value in spec.items()}
 
 
 def told(network, noisy, level=LEVEL):

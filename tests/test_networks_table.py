@@ -13,8 +13,8 @@ from denoisers.networks.dncnn import DnCNN
 from denoisers.networks.ffdnet import FFDNet
 from denoisers.networks.ircnn import IRCNN
 from denoisers.networks.unet import UNet
+from denoisers.receptive import receptive_field
 from experiments import networks
-from experiments.receptive import receptive_field
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from denoisers.classical.base import Classical, Sigma, Tuned
 from denoisers.layers import require_odd
 from denoisers.tiles import tiled
 
+TILE = 832  # side of what is filtered at once
+
 
 class Median(Classical):
     """The median of each k×k window, channel by channel; borders repeat the edge pixel. Nothing to train.
@@ -40,7 +42,8 @@ class Median(Classical):
         sample = torch.from_numpy(image)
         size = int(self.kernel_size.nearest(sigma))
         planes = sample.view(*sample.shape[:2], -1).permute(2, 0, 1)[None]  # [1, C, H, W]
-        filtered = tiled(lambda cut, _: median(cut, size), planes)  # kornia's takes k² times the picture's memory
+        # kornia's takes k² times the picture's memory
+        filtered = tiled(lambda cut, _: median(cut, size), planes, tile=TILE, halo=size // 2)
         return filtered[0].permute(1, 2, 0).reshape(image.shape).numpy()
 
 
