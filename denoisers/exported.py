@@ -27,8 +27,9 @@ class Facts:
         channels: of the images, 1 or 3.
         level: whether it takes the noise's standard deviation on the [0, 1] scale as a second input.
         reach: of networks of clips [B, T, C, H, W], the frames and pixels that an estimate reaches; None: of images.
-        receptive_field: the side of the square that an estimated pixel depends on; None: the whole image.
+        receptive_field: the side of the square around an estimated pixel that it depends on; None: the whole image.
         whole_image: whether parts of an image are estimated otherwise than the image.
+        bytes_per_pixel: memory that the network takes in PyTorch for each pixel of an image; None: not known.
         record: what is known of the training: a configuration with the network, its noise and its value range.
         versions: of the packages that wrote the file.
         commit: of the code that wrote the file.
@@ -40,6 +41,7 @@ class Facts:
     reach: tuple[int, int] | None = None
     receptive_field: int | None = None
     whole_image: bool = True
+    bytes_per_pixel: float | None = None
     record: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = "unknown"
@@ -105,8 +107,8 @@ class Exported(nn.Module):
             ) from error
         self.facts = Facts.read(text, path, self.kind)
         self.receptive_field, self.whole_image = self.facts.receptive_field, self.facts.whole_image
+        self.bytes_per_pixel = self.facts.bytes_per_pixel
         self.reach = tuple(self.facts.reach) if self.facts.reach else None
-        self.whole = False  # may be given in tiles, as its network was
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)
@@ -131,7 +133,7 @@ class Exported(nn.Module):
             level: where it is to be told: [B, 1, 1, 1] or a map [B, 1, H, W], of clips with T; else it is ignored.
 
         Raises:
-            LevelError: it is to be told the level, and is not.
+            LevelError: it is to be told the level, and is not; MemoryError: the runtime says that there is not enough.
         """
         if self.threads != torch.get_num_threads():
             self.threads = torch.get_num_threads()
@@ -142,7 +144,12 @@ class Exported(nn.Module):
             told = require_level(level, self.facts.network)
             inputs.append(told.expand(*noisy.shape[:-3], 1, *told.shape[-2:]))
         given = [(each[:, None] if clip else each).float().cpu().contiguous() for each in inputs]
-        return self.run(given).to(noisy).view_as(noisy)
+        try:
+            return self.run(given).to(noisy).view_as(noisy)
+        except Exception as error:
+            if "alloc" in str(error):  # as runtimes say it; those who ask for tiles need to know
+                raise MemoryError(f"{self.path}: {error}") from error
+            raise
 
 
 def needed(package: str, why: str, extra: str = "export") -> Any:

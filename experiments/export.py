@@ -19,18 +19,19 @@ KEPT = ("model", "channels", "value_range", "axes", "noise", "seed")  # of a run
 
 def facts_of(opened: "Opened") -> "Facts":
     """What is written into the files of a network."""
-    import copy
-
     from denoisers.clips import reach_of
     from denoisers.exported import Facts
     from denoisers.exporting import takes_level
+    from denoisers.memory import bytes_per_pixel
+    from denoisers.receptive import halo_of, receptive_field
     from experiments import provenance
-    from experiments.receptive import receptive_field
 
     config: Mapping[str, Any] = {"model": opened.spec, "channels": opened.channels}
     if opened.record:
         config = {key: opened.record["config"][key] for key in KEPT if key in opened.record["config"]}
-    field = receptive_field(copy.deepcopy(opened.network), opened.channels)
+    field, halo = receptive_field(opened.network, opened.channels), halo_of(opened.network, opened.channels)
+    if field is not None and halo is not None:
+        field = max(field, 2 * halo + 1)  # networks that halve the resolution see further to one side
     return Facts(
         network=opened.name,
         channels=opened.channels,
@@ -38,6 +39,7 @@ def facts_of(opened: "Opened") -> "Facts":
         reach=reach_of(opened.network),
         receptive_field=field,
         whole_image=field is None,
+        bytes_per_pixel=bytes_per_pixel(opened.network, opened.channels),
         record={"config": config},
         versions=provenance.versions(),
         commit=provenance.commit(),
@@ -60,7 +62,8 @@ def targets_of(cfg: DictConfig, name: str) -> dict[str, Path]:
     suffixes = {suffix for suffix, _ in FORMATS.values()}
     stem = stem.with_suffix("") if stem.suffix in suffixes else stem
     found = {each: stem.with_name(stem.name + FORMATS[each][0]) for each in dict.fromkeys(asked)}
-    for path in found.values():
+    weights = [found["openvino"].with_suffix(".bin")] if "openvino" in found else []
+    for path in (*found.values(), *weights):
         if path.exists() and path.samefile(cfg.checkpoint):
             raise UserError(f"output={path} is the checkpoint, which is never overwritten: name another file")
         if path.exists() and not cfg.overwrite:
