@@ -164,7 +164,8 @@ def test_a_checkpoint_becomes_files_that_commands_take_in_its_place(trained, run
         opened = open_network(file)
         assert (opened.channels, opened.name, opened.record["config"]["seed"]) == (1, "dncnn", 5)
         assert halo_of(network, 1) <= halo_of(opened.network, 1) <= halo_of(network, 1) + 1
-        assert bytes_per_pixel(opened.network, 1) == pytest.approx(bytes_per_pixel(network, 1))
+        times = 2 if str(file).endswith(".onnx") else 1
+        assert bytes_per_pixel(opened.network, 1) == pytest.approx(times * bytes_per_pixel(network, 1))
         out = tmp_path / f"evaluation{len(rows)}"
         arguments = [f"checkpoint={file}", "data=folder", f"data.path={folder}", "data.fractions=[0,0,1]"]
         arguments += ["noise=sigma25", f"run_dir={out}", "processes=1", "metrics=[psnr]", "pictures=false"]
