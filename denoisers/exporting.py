@@ -110,9 +110,13 @@ class Exporter:
 
         for talker in ("torch.onnx", "onnxscript", "onnx_ir"):  # of each step, and of torchvision, which they miss
             logging.getLogger(talker).setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of PyTorch about itself
-            program = torch.onnx.export(self.program(map_of_level=False), dynamo=True, verbose=False)
+        traced = self.program(map_of_level=False)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of PyTorch about itself
+                program = torch.onnx.export(traced, dynamo=True, verbose=False)
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ExportError(f"{self.facts.network} cannot be exported to ONNX: {error.__cause__ or error}") from error
         assert program is not None
         model = program.model
         [estimate], (noisy, *level) = model.graph.outputs, model.graph.inputs
