@@ -26,6 +26,7 @@ lint: .venv/dev  ## lint and types alone
 bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside the network, and the cache beside decoding (6 minutes)
 	@$(BIN)/python -m experiments.bench $(ARGS)
 	@$(BIN)/python -m experiments.bench_cache
+	@$(BIN)/python -m experiments.bench_denoise
 	@$(BIN)/python -m experiments.bench_evaluate
 	@$(BIN)/python -m experiments.bench_noise
 	@$(BIN)/python -m experiments.bench_sweep

@@ -8,6 +8,7 @@ from PIL import Image
 from datamodules.pictures.picture import Picture
 from datamodules.pictures.png import open_png
 from datamodules.pictures.tiff import open_tiff
+from datamodules.pictures.tiff_pages import pages_of
 
 ORIENTATION = 0x0112
 
@@ -30,7 +31,7 @@ def open_deep(path: Path) -> tuple[Picture, int] | None:
 
         try:
             with tifffile.TiffFile(path) as tiff:
-                pages = [page for page in tiff.pages if not getattr(page, "is_reduced", False)]  # no previews
+                pages = [page for page in pages_of(tiff) if not getattr(page, "is_reduced", False)]  # no previews
                 shape, kind = pages[0].shape, pages[0].dtype
                 tag = tiff.pages.first.tags.get(ORIENTATION)
         except tifffile.TiffFileError:

@@ -64,7 +64,7 @@ class Header:
 
 
 def named_as_images(directory: Path) -> list[Path]:
-    """What bears the name of an image file below a directory, sorted, links to nothing too; hidden ones are left out."""
+    """What bears the name of an image file below a directory, sorted, links to nothing too; no hidden ones."""
     below = ((path, path.relative_to(directory).parts) for path in directory.rglob("*"))
     shown = (path for path, parts in below if not any(part.startswith(".") for part in parts))
     return sorted(path for path in shown if path.suffix.lower() in SUFFIXES and not path.is_dir())

@@ -1,6 +1,7 @@
 """How a trained network meets a real picture."""
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.layers import LevelError, channels_last
-from denoisers.tiles import Plan, bands, halving, plan_for
+from denoisers.receptive import Network, halo_of
+from denoisers.tiles import WHOLE, Plan, bands, halving, largest_tile, plan_for, tiled
 from denoisers.views import EIGHT, UPRIGHT
 from denoisers.weights import open_network
 
@@ -33,11 +35,12 @@ class Denoiser(nn.Module):
         strength: how much of the residual is taken away, 0 (the noisy picture) to 1 (the estimate).
         colour: what a grey network cleans of a colour picture: ``channels``, each, or ``luminance`` (ITU-R BT.601),
             whose change is added to all three, so that colour differences stay as they are, their noise included.
-        tile: the side of the tiles that larger pictures are cut into; None: the largest that fits, see
-            :func:`denoisers.tiles.tiled`.
+        tile: the side of the tiles that larger pictures are cut into; None: the largest that fits when the first one
+            comes, see :func:`denoisers.tiles.tiled`.
 
     Attributes:
         plan: how the last picture was cut.
+        exact: whether tiles may grow so that the network sees as much as in the whole picture; else some are blended.
 
     Raises:
         ValueError: a strength beyond 0 and 1, or another way with colour.
@@ -61,7 +64,7 @@ class Denoiser(nn.Module):
         self.network = channels_last(network)
         self.channels, self.strength, self.colour, self.tile = channels, strength, colour, tile
         self.views = EIGHT if ensemble else UPRIGHT
-        self.exact = True  # until memory runs out
+        self.exact = tile is not None
         self.plan: Plan | None = None
 
     @property
@@ -158,6 +161,9 @@ class Denoiser(nn.Module):
         def planned(side: int | None, exact: bool) -> Plan:
             return plan_for(self.network, self.channels, noisy.shape[-2:], device, tile=side, exact=exact)
 
+        if self.tile is None and math.prod(noisy.shape[-2:]) > WHOLE**2 and not getattr(self.network, "whole", False):
+            self.tile = largest_tile(self.network, self.channels, device, halo_of(self.network, self.channels))
+
         def run(plan: Plan) -> None:
             for rows, estimate in bands(self.estimate, noisy, level, plan, self.views, prepare):
                 if self.strength < 1:
@@ -170,16 +176,33 @@ class Denoiser(nn.Module):
         if self.plan is not first:
             self.tile, self.exact = self.plan.tile, False
 
-    def estimate(self, noisy: Tensor, level: Tensor | None) -> Tensor:
-        """[B, C, H, W] with C = 1 or 3 → the same, whatever the network's own channels are."""
-        if noisy.shape[1] == self.channels:
-            return self.network(noisy, level)
+    @torch.inference_mode()
+    def clip(self, frames: np.ndarray, level: float | None = None) -> np.ndarray:
+        """The frames of a video, uint8 or uint16 [T, H, W, C], by a network that sees time → the same, clean."""
+        white = float(np.iinfo(frames.dtype).max)
+        noisy = torch.from_numpy(frames.transpose(0, 3, 1, 2).astype(np.float32) / white)[None].to(self.device)
+
+        def network(shown: Tensor, level: Tensor | None) -> Tensor:
+            return tiled(self.network, shown, level, tile=self.tile, window=len(frames))
+
+        levels = None if level is None else noisy.new_full((1, len(frames), 1, 1, 1), level)
+        views = [view.undo(self.estimate(view.of(noisy).contiguous(), levels, network)) for view in self.views]
+        clean = noisy + self.strength * (sum(views) / len(views) - noisy)
+        return (clean.clamp(0, 1) * white).round()[0].permute(0, 2, 3, 1).cpu().numpy().astype(frames.dtype)
+
+    def estimate(self, noisy: Tensor, level: Tensor | None, network: Network | None = None) -> Tensor:
+        """[..., C, H, W] with C = 1 or 3 → the same, whatever the network's own channels are."""
+        network = network or self.network
+        if noisy.shape[-3] == self.channels:
+            return network(noisy, level)
         if self.channels == 3:
-            return self.network(noisy.expand(-1, 3, -1, -1), level).mean(dim=1, keepdim=True)
+            shape = [-1] * noisy.ndim
+            shape[-3] = 3
+            return network(noisy.expand(shape), level).mean(dim=-3, keepdim=True)
         if self.colour == "channels":
-            return torch.cat([self.network(plane, level) for plane in noisy.split(1, dim=1)], dim=1)
-        luma = (noisy * noisy.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-        return noisy + (self.network(luma, level) - luma)
+            return torch.cat([network(plane, level) for plane in noisy.split(1, dim=-3)], dim=-3)
+        luma = (noisy * noisy.new_tensor(LUMA)[:, None, None]).sum(dim=-3, keepdim=True)
+        return noisy + (network(luma, level) - luma)
 
 
 def describe(image: np.ndarray | Tensor) -> str:

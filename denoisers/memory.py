@@ -14,8 +14,8 @@ from denoisers.receptive import Network, evaluating
 
 PROBE = 128  # side of the picture on which a network's memory is counted
 SCRATCH = 1.25  # times that: what convolutions take for themselves while they compute
-LEAST = 1024  # bytes a pixel
-BUDGET = 1.5e9  # bytes that a tile takes at most on a CPU: larger ones are no faster
+LEAST = 1024  # bytes a pixel, also of a network that computes outside PyTorch, whose memory is not counted
+BUDGET = 1e9  # bytes that a tile takes on a CPU, unless it would overlap by more than it gives: larger are no faster
 UNKNOWN = 4e9  # bytes that are taken to be available where the system does not tell
 LARGEST = 8192  # side of a tile on a GPU
 
@@ -52,12 +52,12 @@ class Live(TorchDispatchMode):
 
 @torch.inference_mode()
 def bytes_per_pixel(network: Network, channels: int) -> float:
-    """The memory that an estimate takes for each pixel of a picture, its input and scratch included; counted once.
+    """The memory that an estimate takes for each pixel of a picture, its input and scratch included.
 
-    A network that computes outside PyTorch may say it of itself: ``bytes_per_pixel``.
+    Counted once; a network that computes outside PyTorch may say it itself, by ``bytes_per_pixel``.
     """
     if said := getattr(network, "bytes_per_pixel", None):
-        return said
+        return max(LEAST, said)
     if network not in _costs:
         weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
         noisy = torch.rand(1, channels, PROBE, PROBE, device=None if weight is None else weight.device)

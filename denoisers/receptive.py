@@ -24,13 +24,22 @@ def receptive_field(network: Network, channels: int) -> int | None:
     Measured along a strip; a network that sees one of its ends counts as seeing the whole image. What is not a number
     reaches whatever depends on it, however small the weights are, and be they zero.
     """
-    side = 0
+    reached: list[tuple[int, int]] = []
     for column in range(WIDTH // 2, WIDTH // 2 + POSITIONS):
-        reached = _reached(network, channels, slice(column, column + 1))
-        if reached is None:
+        found = _reached(network, channels, slice(column, column + 1))
+        if found is None:
             return None
-        side = max(side, sum(reached) + 1)
-    return side
+        reached.append(found)
+    return max(_side(reached, column) for column in range(POSITIONS))
+
+
+def _side(reached: list[tuple[int, int]], column: int) -> int:
+    """How many columns an output column depends on, from how far each of ``POSITIONS`` input columns reaches."""
+    seen = [  # of the input columns n, n + POSITIONS, …, the first and the last whose reach covers it
+        (column - after + (n - column + after) % POSITIONS, column + before - (column + before - n) % POSITIONS)
+        for n, (before, after) in enumerate(reached)
+    ]
+    return max(last for _, last in seen) - min(first for first, _ in seen) + 1
 
 
 def halo_of(network: Network, channels: int) -> int | None:

@@ -26,19 +26,16 @@ class Plan:
     Args:
         tile: the longest side of what the network is shown, a multiple of 64 pixels.
         halo: how many pixels a piece is shown beyond itself, a multiple of 32; None: pieces overlap, and are blended.
+        cut: whether the picture is cut at all.
     """
 
-    def __init__(self, tile: int, halo: int | None) -> None:
-        self.tile, self.halo = tile, halo
+    def __init__(self, tile: int, halo: int | None, cut: bool = True) -> None:
+        self.tile, self.halo, self.cut = tile, halo, cut
 
     @property
     def blended(self) -> bool:
         """Whether the estimate of a picture that is cut differs from that of the whole one."""
         return self.halo is None
-
-    def cuts(self, height: int, width: int) -> bool:
-        """Whether a picture is cut."""
-        return max(height, width) > self.tile
 
     def pieces(self, length: int) -> list[slice]:
         """The pieces along a side: equally long but for the last, and what is seen of them begins at multiples of 64.
@@ -89,22 +86,36 @@ def plan_for(
         exact: whether a given tile that is too small for the halo is made larger; else its borders are blended.
     """
     pixels = math.prod(size)
-    whole = Plan(aligned(max(size)), halo=0)
+    whole = Plan(aligned(max(size)), halo=0, cut=False)
     if getattr(network, "whole", False) or (tile is None and pixels * frames <= WHOLE**2):
         return whole
     halo = halo_of(network, channels) if halo is None else halo
-    halo = None if halo is None else math.ceil(halo / (ALIGNMENT // 2)) * (ALIGNMENT // 2)
-    least = 4 * BLEND if halo is None else 2 * halo + ALIGNMENT
     if tile is None:
-        side = side_that_fits(network, channels, device, least=2 * least, frames=frames)
+        tile, exact = largest_tile(network, channels, device, halo, frames), False
     else:
-        side = math.floor(tile * min(1, math.sqrt(FRAMES / frames)))
-    if pixels <= side**2:
+        tile = math.floor(tile * min(1, math.sqrt(FRAMES / frames)))
+    if pixels <= tile**2:
         return whole
-    side = side // ALIGNMENT * ALIGNMENT
-    if tile is not None and exact:
-        side = max(side, least)
-    return Plan(side, halo) if side >= least else Plan(max(side, 4 * BLEND), halo=None)
+    tile, least = tile // ALIGNMENT * ALIGNMENT, least_tile(halo)
+    if tile >= least or exact:
+        return Plan(max(tile, least), None if halo is None else rounded(halo))
+    return Plan(max(tile, least_tile(None)), halo=None)
+
+
+def rounded(halo: int) -> int:
+    """The next multiple of 32."""
+    return math.ceil(halo / (ALIGNMENT // 2)) * (ALIGNMENT // 2)
+
+
+def least_tile(halo: int | None) -> int:
+    """The side of the smallest tile with such a halo; None: of one that is blended."""
+    return 4 * BLEND if halo is None else 2 * rounded(halo) + ALIGNMENT
+
+
+def largest_tile(network: Network, channels: int, device: torch.device, halo: int | None, frames: int = 1) -> int:
+    """The side of the largest tile that fits into memory, see :func:`side_that_fits`, a multiple of 64."""
+    side = side_that_fits(network, channels, device, least=2 * least_tile(halo), frames=frames)
+    return side // ALIGNMENT * ALIGNMENT
 
 
 def halving(run: Callable[[Plan], T], plan: Plan, smaller: Callable[[int], Plan]) -> tuple[T, Plan]:
@@ -173,7 +184,7 @@ def in_space(network: Network, noisy: Tensor, level: Tensor | None, tile: int | 
         return plan_for(network, noisy.shape[-3], size, device, tile=side, halo=halo, frames=frames, exact=exact)
 
     def run(plan: Plan) -> Tensor:
-        if not plan.cuts(*noisy.shape[-2:]):
+        if not plan.cut:
             return estimated(network, noisy, level)
         estimate = torch.empty_like(noisy)
         for rows, part in bands(network, noisy, level, plan):

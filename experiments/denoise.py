@@ -1,72 +1,124 @@
-"""Cleans one picture: ``python -m experiments.denoise checkpoint=RUN_OR_FILE input=photo.png output=clean.png``."""
+"""Cleans pictures and videos: ``python -m experiments.denoise checkpoint=RUN_OR_FILE input=PATH output=PATH``.
+
+Exit code 3: some files could not be cleaned; they are named, and the others are there.
+"""
 
 import logging
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from experiments.cli import UserError, command
 
+if TYPE_CHECKING:
+    from denoisers.inference import Denoiser
+    from experiments.cleaning.places import Item
+    from experiments.cleaning.run import Cleaning
+
 log = logging.getLogger(__name__)
+DECIDING = ("sigma", "ensemble", "strength", "colour", "tile", "crf", "window")  # what is done to a file
 
 
-def require_places(source: Path, target: Path, overwrite: bool) -> None:
-    """Raises UserError where the input is missing, or writing the output would lose something."""
-    from PIL import Image
+def require_options(cfg: DictConfig) -> None:
+    """Raises UserError for values that cannot be meant."""
+    number = isinstance(cfg.sigma, int | float) and not isinstance(cfg.sigma, bool)
+    if cfg.sigma not in (None, "auto") and not (number and cfg.sigma >= 0):
+        raise UserError(f"sigma={cfg.sigma}: must be a number from 0, on the 0–255 scale, or auto")
+    if not 0 <= cfg.strength <= 1:
+        raise UserError(f"strength={cfg.strength}: must lie between 0, the noisy picture, and 1, the clean estimate")
+    if cfg.colour not in ("channels", "luminance"):
+        raise UserError(f"colour={cfg.colour}: must be channels or luminance")
+    if cfg.tile is not None and not (isinstance(cfg.tile, int) and cfg.tile >= 64):
+        raise UserError(f"tile={cfg.tile}: must be a whole number of pixels from 64, or null")
+    if cfg.window < 1:
+        raise UserError(f"window={cfg.window}: must be a whole number of frames from 1")
 
-    if not source.is_file():
-        raise UserError(f"input={source}: there is no such file")
-    if target.suffix.lower() not in Image.registered_extensions():
+
+def network(cfg: DictConfig) -> "Denoiser":
+    """The denoiser that is asked for, on a GPU if there is one.
+
+    Raises:
+        UserError: it has to be told how strong the noise is, and is not.
+        CheckpointError: see :func:`denoisers.load`.
+    """
+    import torch
+
+    import denoisers
+
+    options: dict[str, Any] = {key: cfg[key] for key in ("ensemble", "strength", "colour", "tile")}
+    denoiser = denoisers.load(cfg.checkpoint, **options).to("cuda" if torch.cuda.is_available() else "cpu")
+    name = type(denoiser.network).__name__
+    if denoiser.told and cfg.sigma is None:
         raise UserError(
-            f"output={target}: {target.suffix or 'no suffix'} is not a picture format; use .png, .jpg, .tif, …"
+            f"{name} has to be told how strong the noise is: add sigma=25, say, its standard deviation on the 0–255 "
+            "scale, or sigma=auto to have it estimated from each picture"
         )
-    if target.exists() and target.samefile(source):
-        raise UserError(f"output={target} is the input, which is never overwritten: name another file")
-    if target.exists() and not overwrite:
-        raise UserError(f"output={target} exists: name another file, or add overwrite=true")
+    if not denoiser.told and cfg.sigma is not None:
+        log.info(f"{name} is blind: sigma={cfg.sigma} changes nothing")
+    return denoiser
+
+
+def finish(cleaning: "Cleaning", started: float) -> None:
+    """Says what became of the files.
+
+    Raises:
+        SystemExit: with 3, if some failed.
+    """
+    seconds = time.monotonic() - started
+    log.info(
+        f"{cleaning.done} cleaned, {cleaning.skipped} already clean, {len(cleaning.failures)} failed: "
+        f"{cleaning.megapixels:.1f} MP in {seconds:.1f} s, {cleaning.megapixels / max(seconds, 1e-9):.2f} MP/s"
+    )
+    for name, reason in cleaning.failures.items():
+        log.error(f"  {name}: {reason}")
+    if cleaning.failures:
+        raise SystemExit(3)
+
+
+def folder(cfg: DictConfig, items: Sequence["Item"]) -> None:
+    """Cleans the files into a folder, with a report."""
+    from datamodules.files import digest
+    from denoisers import checkpoint
+    from experiments.cleaning import journal
+    from experiments.cleaning.run import Cleaning
+
+    output, denoiser = Path(cfg.output), network(cfg)
+    facts = {"checkpoint": digest(checkpoint.find(cfg.checkpoint)), **{key: cfg[key] for key in DECIDING}}
+    started = time.monotonic()
+    with journal.opened(output, facts, cfg.overwrite) as opened:
+        opened.about = {"network": type(denoiser.network).__name__, "weights": str(cfg.checkpoint)}
+        cleaning = Cleaning(denoiser, opened, cfg)
+        cleaning.all(items)
+    log.info(f"report      {output / journal.REPORT}")
+    finish(cleaning, started)
+
+
+def one(cfg: DictConfig) -> None:
+    """Cleans a file into another."""
+    from datamodules.pictures import open_picture
+    from experiments.cleaning import pictures, places, video
+
+    item = places.single(cfg.input, cfg.output, cfg.overwrite)
+    if item.is_video:
+        video.clean(item, network(cfg), cfg)
+    else:
+        picture = open_picture(item.source)
+        pictures.one(item, picture, network(cfg), cfg.sigma, cfg.overwrite)
+    log.info(f"{item.target}")
 
 
 @command("denoise")
 def main(cfg: DictConfig) -> None:
-    import numpy as np
-    import torch
-    from PIL import Image
+    from experiments.cleaning import places
 
-    import denoisers
-    from datamodules.files import replacing
-    from datamodules.images import decode, read_header
-    from denoisers.layers import LevelError
-
-    source, target = Path(cfg.input), Path(cfg.output)
-    require_places(source, target, cfg.overwrite)
-    if cfg.sigma is not None and (not isinstance(cfg.sigma, int | float) or cfg.sigma < 0):
-        raise UserError(f"sigma={cfg.sigma}: must be a number from 0, on the 0–255 scale")
-    header = read_header(source)
-    pixels = decode(source)  # [H, W, C]
-    if pixels.dtype != np.uint8:
-        raise UserError(f"input={source} has 16 bits a channel: only 8-bit pictures can be cleaned so far")
-    if header.alpha:
-        log.info(f"{source} has an alpha channel, which is left out of {target}")
-    denoiser = denoisers.load(cfg.checkpoint).to("cuda" if torch.cuda.is_available() else "cpu")
-    if header.channels != denoiser.channels:
-        how = "channel by channel" if denoiser.channels == 1 else "as three equal channels, of which the mean is kept"
-        log.info(f"the network was trained on {denoiser.channels} channel(s), the picture has {header.channels}: {how}")
-
-    try:
-        estimate = denoiser(pixels, None if cfg.sigma is None else cfg.sigma / 255)
-    except LevelError as error:
-        network = type(denoiser.network).__name__
-        raise UserError(
-            f"{network} has to be told how strong the noise is: add sigma=25, say, its standard deviation on the 0–255 "
-            "scale"
-        ) from error
-    clean = Image.fromarray(estimate.squeeze(axis=2) if header.channels == 1 else estimate)
-    try:
-        with replacing(target) as temporary:
-            clean.save(temporary, quality=95)  # of JPEG and WebP; other formats do not look at it
-    except OSError as error:
-        raise UserError(f"output={target} cannot be written: {error}") from error
-    log.info(f"{target}")
+    require_options(cfg)
+    if places.is_single(str(cfg.input), str(cfg.output)):
+        one(cfg)
+    else:
+        folder(cfg, places.items(str(cfg.input), str(cfg.output)))
 
 
 if __name__ == "__main__":

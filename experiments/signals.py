@@ -38,6 +38,17 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it a signal is only noted; it interrupts at the end."""
+        before, self.deferred = self.received, True
+        try:
+            yield
+        finally:
+            self.deferred = False
+        if before is None and self.received is not None:
+            raise Interrupted(self.received)
+
     def listen(self) -> None:
         """Takes the signals over from whoever handles them now, unless one has come."""
         if self.received is None:

@@ -70,11 +70,13 @@ def interlaced(values, colour):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def bomb(size):
-    """A PNG file of black, the pixels packed a thousandfold."""
+def bomb(megabytes, header):
+    """A PNG file of black, packed a thousandfold."""
     packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(1 + 3 * size)) for _ in range(size)) + packer.flush()
-    return png(np.zeros((1, 1, 3), np.uint8), 2, data=rows, header=(size, size))
+    start = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    end = b"\3\0" + struct.pack(">HH", (megabytes << 20) % 65521, 1)  # an empty block and the sum of all
+    return png(np.zeros((1, 1, 3), np.uint8), 2, data=start + again * (megabytes - 1) + end, header=header)
 
 
 def plain_tiff(tags, rest=b"", following=0):
@@ -136,7 +138,9 @@ def contents():
         "cannot",
     )
     yield "taller header.png", png(pixels(), 2, header=(48, 32)), "truncated"
-    yield "bomb.png", bomb(1500), None  # 6.75 MB in 7 kB are a picture; it just must not be refused for being packed
+    yield "bomb.png", bomb(2970, (32000, 32000)), "allowed"  # 3 MB that hold the 3 GB they speak of
+    yield "bomb behind the pixels.png", bomb(2000, (24, 32)), None
+    yield "black.png", bomb(1, (500, 600)), None
     yield "more pixels than said.png", png(pixels(), 2, header=(8, 32)), None
     # PNG
     for kind, depth in (("uint8", 8), ("uint16", 16)):
@@ -176,7 +180,7 @@ def contents():
     yield "progressive.jpg", saved("JPEG", progressive=True), None
     yield "broken EXIF.jpg", saved("JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(9)), None
     yield "bad ICC.jpg", saved("JPEG", icc_profile=b"no profile" * 9), None
-    yield "text in the middle.jpg", whole["jpg"][:500] + b"hello" * 20 + whole["jpg"][600:], ""
+    yield "text in the middle.jpg", whole["jpg"][:500] + b"hello" * 20 + whole["jpg"][600:], None  # no check sums
     yield "alpha.webp", saved("WEBP", alpha, lossless=True, exact=True), None
     yield "alpha, lossy.webp", saved("WEBP", alpha), None
     yield "grey.bmp", saved("BMP", grey), None
@@ -210,6 +214,8 @@ def contents():
     yield "page cycle.tif", plain_tiff(GREY_TAGS, bytes(300), following=8), None
     yield "strips beyond the end.tif", plain_tiff(GREY_TAGS | {273: 10**6}, bytes(300)), "truncated"
     yield "strips of strips.tif", plain_tiff(GREY_TAGS | {278: 1}, bytes(300)), "as many"
+    tiles = {key: value for key, value in GREY_TAGS.items() if key not in (273, 278, 279)} | {324: 200, 325: 16}
+    yield "huge tiles.tif", plain_tiff(tiles | {322: 1 << 16, 323: 1 << 16, 259: 8}, bytes(300)), "larger than itself"
     yield "compression 12345.tif", plain_tiff(GREY_TAGS | {259: 12345}, bytes(300)), "compressed as"
     yield "lzw of nothing.tif", plain_tiff(GREY_TAGS | {259: 5}, bytes(300)), ""
 

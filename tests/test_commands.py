@@ -17,7 +17,6 @@ from PIL import Image
 from skimage import data as skimage_data
 
 import denoisers
-import experiments.denoise
 import train
 from denoisers.checkpoint import CheckpointError
 from experiments import resume
@@ -143,29 +142,6 @@ def test_the_reported_psnr_is_that_of_the_saved_checkpoint(run):
     psnr = 10 * np.log10(255**2 / np.mean((estimate - clean) ** 2))
     rows = {row["image"]: row for row in csv.DictReader((folder / "per_image.csv").open())}
     assert float(rows["camera"]["psnr"]) == pytest.approx(psnr, abs=1e-3)
-
-
-def test_denoise_writes_a_picture_of_the_same_kind(run, tmp_path, monkeypatch, capfd):
-    folder, _ = run
-    for name, mode, size in [("g.png", "L", (13, 17)), ("c.jpg", "RGB", (31, 9)), ("one.png", "L", (1, 1))]:
-        Image.effect_noise(size, 60).convert(mode).save(tmp_path / name)
-        target = tmp_path / "out" / name
-        arguments = [f"checkpoint={folder}", f"input={tmp_path / name}", f"output={target}"]
-        code, printed = call(monkeypatch, capfd, experiments.denoise.main, *arguments)
-        assert code == 0, printed
-        assert (Image.open(target).size, Image.open(target).mode) == (size, mode)
-        assert ("channel by channel" in printed) == (mode == "RGB")
-    given, cleaned = (np.asarray(Image.open(p)) for p in (tmp_path / "g.png", tmp_path / "out" / "g.png"))
-    assert np.array_equal(denoisers.load(folder)(given), cleaned)
-    # an existing output and the input itself stay as they are
-    for target, said in [("out/g.png", "overwrite=true"), ("g.png", "never overwritten"), ("x.xyz", "not a picture")]:
-        arguments = [f"checkpoint={folder}", f"input={tmp_path / 'g.png'}", f"output={tmp_path / target}"]
-        code, printed = call(monkeypatch, capfd, experiments.denoise.main, *arguments)
-        assert code == 2
-        assert said in printed
-    code, printed = call(monkeypatch, capfd, experiments.denoise.main, f"checkpoint={folder}", "input=x.png")
-    assert code == 2
-    assert "output must be given" in printed
 
 
 @pytest.mark.parametrize("model", ["identity", "median"])

@@ -1,9 +1,10 @@
 """Picture files whose pixels are exchanged and whose everything else is kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules.errors import DataError
-from datamodules.pictures.picture import MAX_PIXELS, Page, Picture, reason, room
+from datamodules.pictures.picture import MAX_PIXELS, SUFFIXES_OF, Page, Picture, reason, room
 
 __all__ = ["MAX_PIXELS", "Page", "Picture", "open_picture", "room"]
 
@@ -32,6 +33,8 @@ def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
             picture = open_tiff(path) if start.startswith(SIGNATURES) else open_coded(path, start)
         for page in picture.sheets:
             page.require_at_most(max_pixels)
+        if path.suffix.lower() not in SUFFIXES_OF[picture.format]:
+            picture = replace(picture, notes=(*picture.notes, f"it is a {picture.format} file, whatever its name says"))
     except Exception as error:
         raise DataError(f"{path}: {reason(error)}") from error
     return picture

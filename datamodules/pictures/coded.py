@@ -28,10 +28,12 @@ class CodedPicture(Picture):
     Args:
         reader: opens it.
         mode: Pillow's, of :meth:`bands`.
+        segments: of a JPEG file: what is kept of it, byte for byte.
     """
 
     reader: Callable[[Path], ImageFile.ImageFile]
     mode: str
+    segments: bytes
 
     def bands(self, page: int) -> Iterator[np.ndarray]:
         with self.reader(self.path) as opened:
@@ -47,7 +49,7 @@ class CodedPicture(Picture):
                 pixels = np.concatenate(list(self.joined(0, pixels)))
             image = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
             with self.reader(self.path) as source:
-                target.write_bytes(ENCODERS[self.format](image, source, self.path))
+                target.write_bytes(ENCODERS[self.format](image, source, self))
 
 
 def open_coded(path: Path, start: bytes) -> CodedPicture:
@@ -79,7 +81,8 @@ def open_coded(path: Path, start: bytes) -> CodedPicture:
         if image.format == "JPEG" and "mp" in image.info:
             notes.append("of the pictures it holds, only the first is kept")
         page = Page(image.height, image.width, 1 if mode == "L" else 3, np.dtype(np.uint8), mode == "RGBA")
-        return CodedPicture(path, str(image.format), (page,), tuple(notes), reader, mode)
+        segments = b"".join(_segments(path)) if image.format == "JPEG" else b""
+        return CodedPicture(path, str(image.format), (page,), tuple(notes), reader, mode, segments)
 
 
 def _kind(path: Path) -> str:
@@ -91,7 +94,7 @@ def _kind(path: Path) -> str:
         return "not a picture that can be read"
 
 
-def _encoded_jpeg(image: Image.Image, source: Any, path: Path) -> bytes:
+def _encoded_jpeg(image: Image.Image, source: Any, picture: CodedPicture) -> bytes:
     """No coarser than the source in space and in values; its application segments and comments as they are."""
     plain = io.BytesIO()
     Image.new("RGB", (8, 8)).save(plain, "JPEG", quality=QUALITY)
@@ -108,7 +111,7 @@ def _encoded_jpeg(image: Image.Image, source: Any, path: Path) -> bytes:
     )
     encoded = file.getvalue()
     header = 4 + int.from_bytes(encoded[4:6], "big")  # the start and JFIF's segment, instead of which are the source's
-    return b"\xff\xd8" + b"".join(_segments(path)) + encoded[header:]
+    return b"\xff\xd8" + picture.segments + encoded[header:]
 
 
 def _segments(path: Path) -> Iterator[bytes]:
@@ -119,10 +122,11 @@ def _segments(path: Path) -> Iterator[bytes]:
             if marker == b"\xff\xff":
                 file.seek(-1, 1)
                 continue
-            if len(marker) < 2 or marker[0] != 255:
-                raise ValueError("damaged: its segments are in disorder")
             size = file.read(2)
-            data = file.read(int.from_bytes(size, "big") - 2)
+            length = int.from_bytes(size, "big") - 2
+            if len(size) < 2 or length < 0 or marker[0] != 255:
+                raise ValueError("damaged: its segments are in disorder")
+            data = file.read(length)
             adobe, several = (b"\xff\xee", b"Adobe"), (b"\xff\xe2", b"MPF\0")
             if (0xE0 <= marker[1] <= 0xEF or marker[1] == 0xFE) and not any(
                 marker == kind and data.startswith(name) for kind, name in (adobe, several)
@@ -130,10 +134,10 @@ def _segments(path: Path) -> Iterator[bytes]:
                 yield marker + size + data
 
 
-def _encoded_webp(image: Image.Image, source: Any, path: Path) -> bytes:
+def _encoded_webp(image: Image.Image, source: Any, picture: CodedPicture) -> bytes:
     """Lossless where the source is; transparent pixels keep their colours."""
     kept = {key: source.info[key] for key in ("icc_profile", "exif", "xmp") if key in source.info}
-    lossless = _is_lossless(path)
+    lossless = _is_lossless(picture.path)
     image.save(file := io.BytesIO(), "WEBP", lossless=lossless, quality=QUALITY, exact=True, **kept)
     return file.getvalue()
 
@@ -150,7 +154,7 @@ def _is_lossless(path: Path) -> bool:
     return False
 
 
-def _encoded_bmp(image: Image.Image, source: Any, path: Path) -> bytes:
+def _encoded_bmp(image: Image.Image, source: Any, picture: CodedPicture) -> bytes:
     image.save(file := io.BytesIO(), "BMP", dpi=source.info.get("dpi", (96, 96)))
     return file.getvalue()
 

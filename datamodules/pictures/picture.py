@@ -107,16 +107,10 @@ class Picture(ABC):
         Raises:
             DataError: the file is truncated or damaged, or holds numbers that are not finite.
         """
-        facts = self.sheets[page]
-        try:
-            pixels, top = room(facts.shape, facts.dtype), 0
-            for band in self.bands(page):
-                if not np.isfinite(band).all():
-                    raise ValueError(f"page {page + 1} holds NaN or infinity: replace them by numbers first")
-                pixels[top : top + len(band)] = band[..., : facts.channels]
-                top += len(band)
-        except Exception as error:
-            raise DataError(f"{self.path}: cannot be decoded ({reason(error)})") from error
+        pixels, top = room(self.sheets[page].shape, self.sheets[page].dtype), 0
+        for band in self._colours(page):
+            pixels[top : top + len(band)] = band
+            top += len(band)
         return pixels
 
     @cached_property
@@ -131,8 +125,21 @@ class Picture(ABC):
         """
         if self.dtype.kind == "u":
             return 0.0, float(np.iinfo(self.dtype).max)
-        pages = [self.pixels(page) for page in range(self.pages)]
-        return min(0.0, *(float(page.min()) for page in pages)), max(1.0, *(float(page.max()) for page in pages))
+        low, high = 0.0, 1.0
+        for page in range(self.pages):
+            for band in self._colours(page):
+                low, high = min(low, float(band.min())), max(high, float(band.max()))
+        return low, high
+
+    def _colours(self, page: int) -> Iterator[np.ndarray]:
+        """:meth:`bands` without alpha, and with DataErrors for all that is wrong with them."""
+        try:
+            for band in self.bands(page):
+                if band.dtype.kind == "f" and not np.isfinite(band).all():
+                    raise ValueError(f"page {page + 1} holds NaN or infinity: replace them by numbers first")
+                yield band[..., : self.sheets[page].channels]
+        except Exception as error:
+            raise DataError(f"{self.path}: cannot be decoded ({reason(error)})") from error
 
     def write(self, target: Path, pages: Iterable[np.ndarray], overwrite: bool = False) -> None:
         """A file of the same kind with other pixels; alpha, ICC profile, EXIF and the rest are kept, but see ``notes``.
@@ -166,7 +173,8 @@ class Picture(ABC):
         for count, pixels in enumerate(pages, 1):
             facts = self.sheets[count - 1] if count <= self.pages else None
             if facts is None or (pixels.shape, pixels.dtype) != (facts.shape, facts.dtype):
-                raise ValueError(f"page {count} of {self.path} is to be {pixels.shape} {pixels.dtype}, but was {facts}")
+                was = f"{facts.shape} {facts.dtype}" if facts else "not there"
+                raise ValueError(f"page {count} of {self.path} is to be {pixels.shape} {pixels.dtype}, but was {was}")
             yield pixels
         if count != self.pages:
             raise ValueError(f"{count} pages were given of the {self.pages} of {self.path}")

@@ -19,8 +19,10 @@ GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 DEPTHS = {GREY: (1, 2, 4, 8, 16), PALETTE: (1, 2, 4, 8)}  # of the others 8 and 16
 ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-OF_OLD_SAMPLES = {b"bKGD", b"hIST", b"sBIT"}  # say something of samples: dropped where these become others
-UNSAFE = {b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tIME", b"pHYs", *OF_OLD_SAMPLES}
+# chunks that are kept though the large letter at their end says that they belong to the pixels; others of these are not
+KNOWN = {b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tIME", b"pHYs"}
+OF_SAMPLES = {b"bKGD", b"hIST", b"sBIT"}  # kept where samples stay what they are
+SUGGESTED = {b"PLTE"}  # a palette that does not give the colours
 # filters work on bytes a pixel, so that all kinds are undone as these: (mode, how Pillow takes the high and low bytes)
 KINDS = {
     1: ("L", ("L",)),
@@ -112,7 +114,7 @@ class PngPicture(Picture):
         with target.open("wb") as file:
             header = struct.pack(">IIBBBBB", self.width, self.height, 8 * size, colour, 0, 0, 0)
             file.write(SIGNATURE + chunk(b"IHDR", header) + self.before)
-            packer, above = zlib.compressobj(), np.zeros(self.width * samples * size, np.uint8)
+            packer, above = zlib.compressobj(strategy=zlib.Z_FILTERED), np.zeros(self.width * samples * size, np.uint8)
             for pixels in pages:
                 for band in self.joined(0, pixels):
                     lines = np.ascontiguousarray(band, ">u2" if size == 2 else "u1").view(np.uint8)
@@ -128,63 +130,66 @@ def open_png(path: Path) -> PngPicture:
     Raises:
         ValueError: it is animated, truncated, damaged, or holds less than its header says.
     """
-    kept: dict[str, list[bytes]] = {"before": [], "after": []}
-    found: dict[bytes, bytes] = {}
-    place, dropped = "before", []
+    before, after, stored = _other_chunks(path)
+    found = dict(before)  # tRNS and PLTE stand before the pixels
+    for name, _ in before + after:
+        if name in (b"acTL", b"fcTL"):
+            raise ValueError("an animated PNG: only still pictures are cleaned, save its frames as files of their own")
+        if name[0] < 97 and name not in (b"IHDR", b"PLTE", b"IEND"):
+            raise ValueError(f"its chunk {name.decode()} is critical and of an unknown kind: save it as a common PNG")
+    width, height, depth, colour, packing, filters, interlaced = struct.unpack(">IIBBBBB", found[b"IHDR"])
+    if depth not in DEPTHS.get(colour, (8, 16)) or colour not in SAMPLES or packing or filters or interlaced > 1:
+        raise ValueError(f"damaged: there are no PNGs of colour type {colour} with {depth} bits (…{packing}{filters})")
+    require_held((width * depth * SAMPLES[colour] + 7) // 8 * height, stored)
+    palette = found.get(b"PLTE", b"")
+    transparency = found.get(b"tRNS", b"") if colour in (GREY, RGB, PALETTE) else b""
+    notes = []
+    if colour == PALETTE:
+        if not 3 <= len(palette) <= 768 or len(palette) % 3 or len(transparency) > 256:
+            raise ValueError("damaged: its palette is missing or broken")
+        notes.append("its palette becomes RGB")
+    elif transparency:
+        if len(transparency) != 2 * SAMPLES[colour]:
+            raise ValueError("damaged: its transparent colour is broken")
+        notes.append("its transparent colour becomes an alpha channel")
+    if depth < 8 and colour == GREY:
+        notes.append(f"its {depth} bit(s) a pixel become 8")
+    kept = KNOWN | (set() if notes else OF_SAMPLES) | (SUGGESTED if colour in (RGB, RGB_ALPHA) else set())
+    for name, _ in before + after:
+        if name[0] >= 97 > name[3] and name not in KNOWN | OF_SAMPLES | {b"tRNS"}:
+            notes.append(f"its chunk {name.decode()}, which belongs to the old pixels, is left out")
+    first, last = (
+        b"".join(chunk(name, data) for name, data in some if name in kept or name[3] >= 97) for some in (before, after)
+    )
+    alpha = bool(transparency) or colour in (GREY_ALPHA, RGB_ALPHA)
+    channels = 1 if colour in (GREY, GREY_ALPHA) else 3
+    page = Page(height, width, channels, np.dtype(np.uint16 if depth == 16 else np.uint8), alpha)
+    return PngPicture(
+        path, "PNG", (page,), tuple(notes), depth, colour, interlaced == 1, first, last, palette, transparency
+    )
+
+
+Chunks = list[tuple[bytes, bytes]]
+
+
+def _other_chunks(path: Path) -> tuple[Chunks, Chunks, int]:
+    """Name and contents of the chunks before and after the pixels, and the bytes of all; ValueError if damaged."""
+    before: Chunks = []
+    after: Chunks = []
+    place = before
     with path.open("rb") as file:
         for name, length in _chunks(file):
             if name == b"IDAT":
-                place = "after"
+                place = after
                 file.seek(length + 4, 1)
                 continue
             data = file.read(length)
             if file.read(4) != struct.pack(">I", zlib.crc32(name + data)):
                 raise ValueError(f"damaged: the check sum of its chunk {name.decode()} is wrong")
-            if name in (b"acTL", b"fcTL"):
-                raise ValueError(
-                    "an animated PNG: only still pictures are cleaned, save its frames as files of their own"
-                )
-            if name in (b"IHDR", b"PLTE", b"tRNS"):
-                found[name] = data
-            elif name[0] < 97 and name != b"IEND":
-                raise ValueError(
-                    f"its chunk {name.decode()} is critical and of an unknown kind: save it as a common PNG"
-                )
-            elif name[3] < 97 and name not in UNSAFE and name != b"IEND":
-                dropped.append(f"its chunk {name.decode()}, which belongs to the old pixels, is left out")
-            elif name != b"IEND":
-                kept[place].append(chunk(name, data))
-        stored = file.tell()
-    if place == "before":
-        raise ValueError("damaged: it holds no pixels")
-    width, height, depth, colour, packing, filters, interlaced = struct.unpack(">IIBBBBB", found[b"IHDR"])
-    if depth not in DEPTHS.get(colour, (8, 16)) or colour not in SAMPLES or packing or filters or interlaced > 1:
-        raise ValueError(f"damaged: there are no PNGs of colour type {colour} with {depth} bits (…{packing}{filters})")
-    require_held((width * depth * SAMPLES[colour] + 7) // 8 * height, stored)
-    palette, transparency = found.get(b"PLTE", b""), found.get(b"tRNS", b"")
-    if colour == PALETTE:
-        if not 3 <= len(palette) <= 768 or len(palette) % 3 or len(transparency) > 256:
-            raise ValueError("damaged: its palette is missing or broken")
-        dropped.insert(0, "its palette becomes RGB")
-    elif colour in (GREY, RGB) and len(transparency) not in (0, 2 * SAMPLES[colour]):
-        raise ValueError("damaged: its transparent colour is broken")
-    elif colour in (GREY_ALPHA, RGB_ALPHA):
-        transparency = b""
-    if depth < 8 and colour == GREY:
-        dropped.append(f"its {depth} bit(s) a pixel become 8")
-    if transparency and colour != PALETTE:
-        dropped.append("its transparent colour becomes an alpha channel")
-    if dropped:
-        kept = {key: [data for data in some if data[4:8] not in OF_OLD_SAMPLES] for key, some in kept.items()}
-    elif palette:
-        kept["before"].append(chunk(b"PLTE", palette))  # of RGB: suggested to viewers
-    alpha = bool(transparency) or colour in (GREY_ALPHA, RGB_ALPHA)
-    channels = 1 if colour in (GREY, GREY_ALPHA) else 3
-    page = Page(height, width, channels, np.dtype(np.uint16 if depth == 16 else np.uint8), alpha)
-    before, after = (b"".join(some) for some in kept.values())
-    return PngPicture(
-        path, "PNG", (page,), tuple(dropped), depth, colour, interlaced == 1, before, after, palette, transparency
-    )
+            place.append((name, data))
+        if place is before:
+            raise ValueError("damaged: it holds no pixels")
+        return before, after, file.tell()
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

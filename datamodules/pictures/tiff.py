@@ -3,102 +3,40 @@
 import shutil
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from datamodules.errors import DataError
 from datamodules.pictures.packing import (
     DEFLATES,
-    FLOATING,
-    HORIZONTAL,
     LZW,
     NONE,
     PACKBITS,
-    PACKED,
     packed,
     predicted,
     samples_of_bits,
     unpacking,
     unpredicted,
 )
-from datamodules.pictures.picture import BAND, Page, Picture, require_held
+from datamodules.pictures.picture import BAND, Picture, require_held
+from datamodules.pictures.tiff_pages import (
+    BITS,
+    COUNTS,
+    OFFSETS,
+    PHOTOMETRIC,
+    SAMPLES,
+    WHITE_IS_ZERO,
+    TiffPage,
+    facts_of,
+    pages_of,
+)
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = range(4)
-BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, SAMPLES, COUNTS = 258, 259, 262, (273, 324), 277, (279, 325)
 PIECE = 1 << 20
-
-
-@dataclass(frozen=True)
-class TiffPage(Page):
-    """How a page is stored.
-
-    Args:
-        number: of its directory in the file.
-        stored: type of the samples in the file, with its byte order.
-        bits: 1, 2 or 4 where these are fewer than a byte, otherwise of ``stored``.
-        samples: values a pixel, before a palette makes colours of them.
-        planar: whether each sample has strips or tiles of its own.
-        photometric, compression, predictor: TIFF's numbers.
-        box: height and width of a strip or tile.
-        tiled: whether the boxes at the edges are whole ones.
-        places: offset and count of bytes of every box.
-        palette: [2^bits, 3], where there is one.
-    """
-
-    number: int = 0
-    stored: np.dtype = field(default_factory=lambda: np.dtype(np.uint8))
-    bits: int = 8
-    samples: int = 1
-    planar: bool = False
-    photometric: int = BLACK_IS_ZERO
-    compression: int = NONE
-    predictor: int = 1
-    box: tuple[int, int] = (1, 1)
-    tiled: bool = False
-    places: tuple[tuple[int, int], ...] = ()
-    palette: np.ndarray | None = None
-
-    @property
-    def down(self) -> int:
-        """Boxes below each other."""
-        return -(-self.height // self.box[0])
-
-    @property
-    def across(self) -> int:
-        """Boxes beside each other."""
-        return -(-self.width // self.box[1])
-
-    @property
-    def simple(self) -> bool:
-        """Whether it is stored in strips of whole pixels."""
-        return not (self.tiled or self.planar)
-
-    def rows(self, row: int) -> int:
-        """How many rows of pixels a row of boxes has."""
-        return min(self.box[0], self.height - row * self.box[0])
-
-    def boxes(self, row: int) -> Iterator[tuple[int, int, slice]]:
-        """Of one row of boxes: number, left edge and samples of each."""
-        for plane in range(self.samples if self.planar else 1):
-            samples = slice(plane, plane + 1) if self.planar else slice(0, self.samples)
-            for column in range(self.across):
-                yield (plane * self.down + row) * self.across + column, column * self.box[1], samples
-
-    @property
-    def converted(self) -> bool:
-        """Whether it is written as other samples than it is read: a palette's, or those of less than 8 bits."""
-        return self.bits < 8 or self.palette is not None
-
-    @property
-    def written(self) -> "TiffPage":
-        """The same page, as it is written."""
-        if not self.converted:
-            return self
-        facts: dict[str, Any] = {"bits": 8, "samples": self.channels, "palette": None, "planar": False}
-        return TiffPage(**{**vars(self), **facts, "photometric": RGB if self.channels == 3 else self.photometric})
 
 
 @dataclass(frozen=True)
@@ -131,12 +69,25 @@ class TiffPicture(Picture):
         for facts in self.sheets:
             if facts.converted:
                 add_tags(target, facts.number, BITS, SAMPLES)
-        taken: set[int] = set()  # offsets that were written to: pages can share their strips
+        shared = overlapping([place for facts in self.sheets for place in facts.places])
         with TiffFile(target, mode="r+") as file:
             for number, pixels in enumerate(pages):
                 facts = self.sheets[number]
-                places = _exchange(file.filehandle, facts.written, self.joined(number, pixels), taken)
-                _retag(file.pages[facts.number], facts, places)
+                places = _exchange(file.filehandle, facts.written, self.joined(number, pixels), shared)
+                with self._naming():
+                    _retag(file.pages[facts.number], facts, places)
+        with self._naming():
+            sizes = [(page.shape, page.dtype, page.alpha) for page in open_tiff(target).sheets]
+            if sizes != [(page.shape, page.dtype, page.alpha) for page in self.sheets]:
+                raise ValueError("its directories do not stay what they are when pixels change")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Makes what goes wrong with its directories a DataError."""
+        try:
+            yield
+        except (ValueError, struct.error) as error:
+            raise DataError(f"{self.path}: damaged: {error}") from error
 
 
 def open_tiff(path: Path) -> TiffPicture:
@@ -148,15 +99,13 @@ def open_tiff(path: Path) -> TiffPicture:
     from tifffile import TiffFile
 
     with TiffFile(path) as file:
-        if not len(file.pages):
-            raise ValueError("damaged: it holds no directory of pixels")
-        if (file.imagej_metadata or {}).get("images", 1) > len(file.pages) or any(
+        pages = pages_of(file)
+        if (file.imagej_metadata or {}).get("images", 1) > len(pages) or any(
             series.get("truncated") for series in file.shaped_metadata or ()
         ):
             raise ValueError("a stack of pictures that has one header for all of them: save it with one for each")
-        pages: list[Any] = [page for page in file.pages]  # noqa: C416
         pictures = [(number, page) for number, page in enumerate(pages) if not page.subfiletype & 5]
-        sheets = tuple(_facts(number, page, file.byteorder) for number, page in pictures)
+        sheets = tuple(facts_of(number, page, file.byteorder) for number, page in pictures)
         size = file.filehandle.size
     notes = []
     if not sheets:
@@ -178,68 +127,6 @@ def open_tiff(path: Path) -> TiffPicture:
         if sheet.compression in (NONE, LZW, PACKBITS, *DEFLATES):
             require_held(row * sheet.height, sum(count for _, count in sheet.places))
     return TiffPicture(path, "TIFF", sheets, tuple(notes))
-
-
-def _facts(number: int, page: Any, byteorder: str) -> TiffPage:
-    """Of a page of tifffile's; raises ValueError for one that is not supported."""
-    photometric, bits, samples = int(page.photometric), page.bitspersample, page.samplesperpixel
-    colours = 3 if photometric == RGB else 1
-    if photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE):
-        kind = getattr(page.photometric, "name", photometric)
-        raise ValueError(f"its colours are of kind {kind}: save it as grey or RGB")
-    if not 0 <= samples - colours <= (photometric != PALETTE):
-        raise ValueError(
-            f"its pixels have {samples} values each: save it as grey or RGB, with one alpha channel at most"
-        )
-    integers = bits in (8, 16) if photometric != PALETTE else bits == 8
-    few = bits in (1, 2, 4) and samples == 1 and page.predictor == 1
-    form = {1: "UINT", 2: "INT", 3: "IEEEFP", 5: "COMPLEXINT", 6: "COMPLEXIEEEFP"}.get(page.sampleformat, "VOID")
-    if not ((form == "UINT" and (integers or few)) or (form == "IEEEFP" and bits in (16, 32, 64) and colours)):
-        raise ValueError(f"its numbers are {form} of {bits} bits: save it with 8 or 16 bits or with floats")
-    if page.compression not in PACKED:
-        kind = getattr(page.compression, "name", page.compression)
-        raise ValueError(f"it is compressed as {kind}: save it uncompressed, or with Deflate or LZW")
-    if page.predictor not in (1, HORIZONTAL, FLOATING) or (page.predictor == FLOATING) > (form == "IEEEFP"):
-        raise ValueError(f"there is no predictor {page.predictor} for its numbers")
-    if page.fillorder != 1 or page.imagedepth != 1:
-        raise ValueError("its bits are in reverse, or it has depth: save it as a common TIFF")
-    stored = np.dtype(f"{byteorder}{'f' if form == 'IEEEFP' else 'u'}{max(1, bits // 8)}")
-    dtype = np.dtype(np.float32) if stored.kind == "f" else stored.newbyteorder("=")
-    palette = None
-    if photometric == PALETTE:
-        table = np.asarray(page.colormap)
-        if table.shape != (3, 2**bits):
-            raise ValueError("damaged: its palette is missing or broken")
-        palette = (table >> 8 if table.max() > 255 else table).astype(np.uint8).T  # some write 8 bits
-    box = (
-        (page.tilelength, page.tilewidth)
-        if page.is_tiled
-        else (min(page.rowsperstrip, page.imagelength), page.imagewidth)
-    )
-    facts = TiffPage(
-        page.imagelength,
-        page.imagewidth,
-        3 if photometric == PALETTE else colours,
-        dtype,
-        samples > colours,
-        number,
-        stored,
-        bits,
-        samples,
-        page.planarconfig == 2 and samples > 1,
-        photometric,
-        int(page.compression),
-        page.predictor,
-        box,
-        page.is_tiled,
-        tuple(zip(page.dataoffsets, page.databytecounts, strict=True)),
-        palette,
-    )
-    if min(facts.height, facts.width, *box) < 1 or (
-        len(facts.places) != facts.down * facts.across * (samples if facts.planar else 1)
-    ):
-        raise ValueError("damaged: its strips or tiles are not as many as its size asks for")
-    return facts
 
 
 def _unpacked(file: BinaryIO, facts: TiffPage, number: int, lines: int, samples: int) -> Iterator[np.ndarray]:
@@ -275,17 +162,16 @@ def _seen(facts: TiffPage, values: np.ndarray) -> np.ndarray:
 
 
 def _turned(facts: TiffPage, values: np.ndarray) -> np.ndarray:
-    """The grey of a page whose white is stored as zero, turned round; and back."""
-    if facts.photometric != WHITE_IS_ZERO:
+    """Whole numbers of a page whose white is stored as zero, turned round; and back."""
+    if facts.photometric != WHITE_IS_ZERO or values.dtype.kind == "f":
         return values
-    white = np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1
-    return np.concatenate([white - values[..., :1], values[..., 1:]], 2, dtype=values.dtype)
+    return np.concatenate([np.iinfo(values.dtype).max - values[..., :1], values[..., 1:]], 2, dtype=values.dtype)
 
 
-def _exchange(file: Any, facts: TiffPage, bands: Iterator[np.ndarray], taken: set[int]) -> list[tuple[int, int]]:
+def _exchange(file: Any, facts: TiffPage, bands: Iterator[np.ndarray], shared: set[int]) -> list[tuple[int, int]]:
     """Writes pixels, [h, W, samples] at a time, in place of a page's → the offset and count of each box.
 
-    What is too large for its old place, or would lie where something was written already, goes to the end.
+    What is too large for its old place, or shared its old place with another, goes to the end.
     """
     places, take = list(facts.places), _rows(_turned(facts, band) for band in bands)
     for row in range(facts.down):
@@ -303,15 +189,25 @@ def _exchange(file: Any, facts: TiffPage, bands: Iterator[np.ndarray], taken: se
                 pieces = iter([whole := b"".join(pieces)])
                 size = len(whole)
             offset, room = facts.places[number]
-            if size > room or offset in taken:
+            if size > room or offset in shared:
                 offset = file.seek(0, 2)
                 offset += offset % 2
             file.seek(offset)
             for piece in pieces:
                 file.write(piece)
-            taken.add(offset)
             places[number] = (offset, size)
     return places
+
+
+def overlapping(places: list[tuple[int, int]]) -> set[int]:
+    """The offsets of those places in a file, given with their counts, that have bytes in common."""
+    found, last, end = set(), -1, -1
+    for offset, count in sorted(places):
+        if offset < end:
+            found |= {offset, last}
+        if offset + count > end:
+            last, end = offset, offset + count
+    return found
 
 
 def _filled(part: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -338,7 +234,10 @@ def _retag(page: Any, facts: TiffPage, places: list[tuple[int, int]]) -> None:
     """Makes the directory of a page say where its pixels are now, and what they are where they became others."""
 
     def put(codes: tuple[int, ...], values: Any, dtype: str | None = None) -> None:
-        next(page.tags[code] for code in codes if code in page.tags).overwrite(values, dtype=dtype)
+        tag = next((page.tags[code] for code in codes if code in page.tags), None)
+        if tag is None:
+            raise ValueError(f"its directory lacks the tag {codes[0]}")
+        tag.overwrite(values, dtype=dtype)
 
     large = "Q" if page.parent.is_bigtiff else "I"
     for codes, values in zip((OFFSETS, COUNTS), zip(*places, strict=True), strict=True):

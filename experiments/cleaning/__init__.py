@@ -1,0 +1,1 @@
+"""Files cleaned by a network: which there are, what was done, pictures and videos."""
