@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(path: Path) -> Iterator[Path]:
+    """As :func:`replacing`, for a file that others belong to: what is written beside the temporary one moves, too.
+
+    The others appear first, and an older file is gone before them, so that no file is ever seen with another's.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent))
+    try:
+        yield folder / path.name
+        written = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
+        for file in written:
+            synchronise(file)
+        if len(written) > 1:
+            path.unlink(missing_ok=True)
+        for file in written:
+            os.replace(file, path.parent / file.name)
+        synchronise(path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        shutil.rmtree(folder)
 
 
 def synchronise(path: Path) -> None:

@@ -7,6 +7,7 @@ A checkpoint is what ``torch.save`` writes of plain containers and tensors: ``st
 import hashlib
 import importlib
 import inspect
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from denoisers.ranged import ranged
 
 PREFIX = "network."
+METADATA = "denoisers"  # the key below which exported files say what they are, as JSON
 
 
 class CheckpointError(ValueError):
@@ -71,7 +73,7 @@ def load_file(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged: it does not match {checksum_file(path).name} beside it")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return load_safetensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -82,6 +84,14 @@ def load_file(path: Path) -> Any:
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint, it is damaged or something else: {error}"
         ) from error
+
+
+def load_safetensors(path: Path) -> Any:
+    """The tensors of a file; of one that was exported from here, what its checkpoint held."""
+    with safetensors.safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get(METADATA)
+    tensors = safetensors.torch.load_file(path)
+    return tensors if text is None else {"state_dict": tensors, "record": json.loads(text)["record"]}
 
 
 def is_ours(content: Any) -> bool:

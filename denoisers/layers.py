@@ -96,18 +96,24 @@ class LevelError(ValueError):
     """A network that has to be told how strong the noise is was not told."""
 
 
-def level_map(level: Tensor | None, noisy: Tensor, network: str) -> Tensor:
-    """The level of the noise as a map [B, 1, H, W] beside ``noisy`` [B, C, H, W].
-
-    Raises:
-        LevelError: there is none; the message names the network and what to give.
-    """
+def require_level(level: Tensor | None, network: str) -> Tensor:
+    """The level; raises LevelError, which names the network and what to give, if there is none."""
     if level is None:
         raise LevelError(
             f"{network} has to be told how strong the noise is: give level, the noise's standard deviation on the "
             "[0, 1] scale (σ/255), as [B, 1, 1, 1] or as a map [B, 1, H, W]"
         )
-    return level.to(noisy).expand(len(noisy), 1, *noisy.shape[-2:])
+    return level
+
+
+def level_map(level: Tensor | None, noisy: Tensor, network: str) -> Tensor:
+    """The level of the noise as a map [B, 1, H, W] beside ``noisy`` [B, C, H, W].
+
+    Raises:
+        LevelError: there is none.
+    """
+    level = require_level(level, network).to(noisy)
+    return level.expand(noisy.shape[0], 1, *noisy.shape[-2:])  # len() would fix the batch of exported networks
 
 
 def channels_last(network: nn.Module) -> nn.Module:
@@ -129,13 +135,19 @@ def mirror_to_multiple(image: Tensor, multiple: int, repeat_edge: bool = False) 
         multiple: of which height and width will be.
         repeat_edge: ``a b c`` goes on with ``c b a``; otherwise with ``b a``. One pixel is repeated either way.
     """
-    for dim in (-2, -1):
+    for dim in (-2, -1):  # whether or not it is a multiple: an exported graph holds the branch of one size alone
         size = image.shape[dim]
-        if size % multiple:
-            period = 2 * size if repeat_edge else max(1, 2 * size - 2)
-            place = torch.arange(size + -size % multiple, device=image.device) % period
-            image = image.index_select(dim, torch.where(place < size, place, period - repeat_edge - place))
+        place = mirrored(size, 0, -size % multiple, image.device, repeat_edge)
+        image = image.index_select(dim, place)
     return image
+
+
+def mirrored(size: int, before: int, after: int, device: torch.device, repeat_edge: bool = False) -> Tensor:
+    """The places 0 … size − 1 and so many before and after them, which are mirrored back and forth."""
+    # a tensor, because ONNX knows no remainder by the size of another
+    period = torch.full((), 2 * size if repeat_edge else torch.sym_max(1, 2 * size - 2), device=device)
+    place = torch.arange(-before, size + after, device=device) % period
+    return torch.where(place < size, place, period - int(repeat_edge) - place)
 
 
 class _DepthwiseConv(torch.autograd.Function):

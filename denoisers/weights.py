@@ -11,6 +11,7 @@ each also below the wrappers of the BasicSR family and others (``params_ema``, `
 prefixes that all keys share (``module.``, …). A stack of seven convolutions without batch norm is taken to be IRCNN.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,11 +23,14 @@ from torch import Tensor, nn
 from denoisers import checkpoint
 from denoisers.architectures import ARCHITECTURES, IPOL, Architecture
 from denoisers.checkpoint import CheckpointError
+from denoisers.exported import Exported, OnnxNetwork, OpenVinoNetwork, TorchProgram
 from denoisers.folding import folded
 
 State = dict[str, Tensor]
 Rival = tuple[Architecture, State]  # an architecture that a file may be of, and its keys and shapes
 
+RUNTIMES: dict[str, type[Exported]] = {".onnx": OnnxNetwork, ".xml": OpenVinoNetwork, ".pt2": TorchProgram}
+TRUST = "DENOISERS_TRUST_PT2"
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "network", "net", "net_g")
 # what a network knows of itself: it may be absent from a file, and a file may hold it in vain
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params")
@@ -42,6 +46,7 @@ class Opened(NamedTuple):
         name: of its architecture.
         said: what the file was found to be, in one sentence.
         record: what our training recorded; None for published weights.
+        spec: ``_target_`` and arguments of the network's class; None for a graph that a runtime computes.
     """
 
     network: nn.Module
@@ -49,22 +54,54 @@ class Opened(NamedTuple):
     name: str
     said: str
     record: Mapping[str, Any] | None
+    spec: Mapping[str, Any] | None
 
 
-def open_network(path: str | Path) -> Opened:
-    """The network of a run's folder, a checkpoint of ours or a file of published weights.
+def open_network(path: str | Path, trusted: bool | None = None) -> Opened:
+    """The network of a run's folder, a checkpoint of ours, an exported file or a file of published weights.
+
+    Args:
+        path: of any of them.
+        trusted: whether a file of torch.export may be read, which can run any code; None: if the environment has
+            ``DENOISERS_TRUST_PT2=1``.
 
     Raises:
         CheckpointError: no such file, a damaged, unsafe or unknown one, or weights that do not fit.
     """
     path = checkpoint.find(path)
+    if path.suffix in RUNTIMES:
+        return open_exported(path, os.environ.get(TRUST) == "1" if trusted is None else trusted)
     content = checkpoint.load_file(path)
     if not checkpoint.is_ours(content):
         return recognise(content, path)
     record = content["record"]
+    config = record["config"]
     said = f"{path} is of this project: {checkpoint.describe(record)}"
-    name = str(record["config"]["model"].get("_target_")).rpartition(".")[2].lower()
-    return Opened(checkpoint.network_of(content), record["config"]["channels"], name, said, record)
+    name = str(config["model"].get("_target_")).rpartition(".")[2].lower()
+    network = checkpoint.network_of(content)
+    return Opened(network, config["channels"], name, said, trained_here(record), config["model"])
+
+
+def open_exported(path: Path, trusted: bool) -> Opened:
+    """The network of a file that a runtime computes.
+
+    Raises:
+        CheckpointError: it is damaged or another project's, its runtime is missing, or it may not be read.
+    """
+    if path.suffix == ".pt2" and not trusted:
+        raise CheckpointError(
+            f"{path} is refused: to read a file of torch.export can run any code; if you know where it comes from, set "
+            f"{TRUST}=1, or use the same network's .onnx or .safetensors"
+        )
+    network = RUNTIMES[path.suffix](path).eval()
+    facts = network.facts
+    said = f"{path} is {network.kind}: {facts.network} of {facts.channels} channel(s)"
+    return Opened(network, facts.channels, facts.network, said, trained_here(facts.record), None)
+
+
+def trained_here(record: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A record, if a training of ours wrote it: exported published weights have one that names their network alone."""
+    return record if record and "axes" in record.get("config", {}) else None
 
 
 # --- from a file's content to tensors under our keys
@@ -83,18 +120,19 @@ def recognise(content: Any, path: Path) -> Opened:
     for architecture in ARCHITECTURES:
         if (arguments := architecture.read_off(shapes, prefix)) is None:
             continue
+        spec = {"_target_": architecture.target, **arguments}
         try:
-            network = checkpoint.build({"_target_": architecture.target, **arguments})
+            network = checkpoint.build(spec)
         except CheckpointError:  # sizes that it refuses
             continue
         expected = network.state_dict()
         fitting = completed(state, expected)
         if {key: tensor.shape for key, tensor in fitting.items()} == {k: t.shape for k, t in expected.items()}:
             network.load_state_dict(fitting)
-            spec = checkpoint.describe({"config": {"model": {"_target_": architecture.target, **arguments}}})
+            described = checkpoint.describe({"config": {"model": spec}})
             count = sum(p.numel() for p in network.parameters())
-            said = "; ".join([f"{path} holds published weights: {spec}, {count:,} parameters", *notes, *more])
-            return Opened(network.eval(), arguments["channels"], architecture.name, said, None)
+            said = "; ".join([f"{path} holds published weights: {described}, {count:,} parameters", *notes, *more])
+            return Opened(network.eval(), arguments["channels"], architecture.name, said, None, spec)
         rivals.append((architecture, expected))
     raise unknown(path, state, prefix, rivals)
 

@@ -10,7 +10,7 @@ import torch
 
 PACKAGES = (
     *("torch", "lightning", "hydra-core", "kornia", "torchmetrics", "numpy", "pillow", "scikit-image", "wandb"),
-    *("scipy", "PyWavelets", "bm3d"),
+    *("scipy", "PyWavelets", "bm3d", "onnx", "onnxruntime", "openvino"),
 )
 
 

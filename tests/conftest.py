@@ -1,7 +1,9 @@
 """What the tests share: configurations composed as the command line composes them, and real data where it is there."""
 
+import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ torch.set_num_threads(THREADS)
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the commands that tests start
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; what tests start would ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+with contextlib.suppress(ImportError):  # OpenVINO uses it; Hydra has it close what pytest has put in place of stderr
+    import absl.logging
+
+    absl.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 def choices(group: str) -> list[str]:

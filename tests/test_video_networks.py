@@ -21,12 +21,12 @@ from datamodules import catalog, parting, splits
 from datamodules.datasets import Crops, WholeImages, wander
 from datamodules.images import DataError
 from denoisers.clips import estimated, frames, reach_of
-from denoisers.layers import LevelError, level_map, pad_to_multiple
+from denoisers.layers import LevelError, level_map, mirrored, pad_to_multiple
 from denoisers.metrics import Score
 from denoisers.module import DenoisingModule
 from denoisers.networks.conv3d_unet import Conv3d
 from denoisers.networks.dncnn import DnCNN
-from denoisers.networks.fastdvd import FastDVDnet, mirrored
+from denoisers.networks.fastdvd import FastDVDnet
 from denoisers.objectives.supervised import Supervised
 from denoisers.ranged import ranged
 from denoisers.tiles import tiled, windows
@@ -155,7 +155,7 @@ def test_shared_first_steps_are_those_of_each_window(length):
 
 
 def test_frames_beyond_an_end_are_mirrored():
-    found = {length: mirrored(length, 2, torch.device("cpu")).tolist() for length in (1, 2, 3, 5)}
+    found = {length: mirrored(length, 2, 2, torch.device("cpu")).tolist() for length in (1, 2, 3, 5)}
     assert found == {
         1: [0, 0, 0, 0, 0],
         2: [0, 1, 0, 1, 0, 1],

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
 from denoisers.clips import frames
-from denoisers.layers import Activate, level_map, pad_to_multiple, require_positive, zero_init
+from denoisers.layers import Activate, level_map, mirrored, pad_to_multiple, require_positive, zero_init
 
 
 class FastDVDnet(nn.Module):
@@ -62,13 +62,13 @@ class FastDVDnet(nn.Module):
         Raises:
             LevelError: it is to be told the level, and is not.
         """
-        batch, length = noisy.shape[:2] if noisy.ndim == 5 else (len(noisy), 1)
+        batch, length = noisy.shape[:2] if noisy.ndim == 5 else (noisy.shape[0], 1)
         x = frames(noisy)
         if self.told:
             x = torch.cat([x, level_map(None if level is None else frames(level), x, type(self).__name__)], dim=1)
         x = pad_to_multiple(x, 4).unflatten(0, (batch, length))  # [B, T, C + 1, H', W']
         if self.neighbours:
-            x = x.index_select(1, mirrored(length, 2, x.device))  # [B, T + 4, C + 1, H', W']
+            x = x.index_select(1, mirrored(length, 2, 2, x.device))  # [B, T + 4, C + 1, H', W']
         shown = self.windows(x)
         first = self.first(shown.flatten(0, 1)).unflatten(0, shown.shape[:2])  # [B, T + 2, C, H', W']
         if self.told:
@@ -125,9 +125,3 @@ def conv(into: int, out: int, activate: Activate, stride: int = 1, groups: int =
 def two(features: int, activate: Activate) -> list[nn.Module]:
     """Twice that."""
     return [*conv(features, features, activate), *conv(features, features, activate)]
-
-
-def mirrored(length: int, beyond: int, device: torch.device) -> Tensor:
-    """The frames 0 … T − 1 with as many ``beyond`` each end, which are mirrored about the frame at the end."""
-    place = torch.arange(-beyond, length + beyond, device=device) % max(1, 2 * length - 2)
-    return torch.where(place < length, place, 2 * length - 2 - place)
