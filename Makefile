@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint bench torture clean
+.PHONY: help train test test-slow lint bench docs torture clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside th
 	@$(BIN)/python -m experiments.bench_noise
 	@$(BIN)/python -m experiments.bench_sweep
 
+docs: .venv/docs  ## these pages as a site in site/, which needs no network
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q $(ARGS) && echo "site        site/index.html"
+
 torture: .venv/core  ## kill 60 runs and 20 sweeps at random moments, go on, count; runs under stock Lightning, too (40 minutes)
 	@$(BIN)/python tests/torture.py $(ARGS)
 	@$(BIN)/python tests/torture_sweep.py
@@ -48,6 +51,9 @@ clean:  ## remove the environment and caches; runs and data stay
 	@echo "setting up .venv (minutes, once)"
 	@$(if $(TORCH_INDEX),$(BIN)/pip install -q --disable-pip-version-check --index-url $(TORCH_INDEX) "torch>=2.11$(comma)<2.14")
 	@$(BIN)/pip install -q --disable-pip-version-check -e . && touch $@
+
+.venv/docs: .venv/core
+	@$(BIN)/pip install -q --disable-pip-version-check -e ".[docs]" && touch $@
 
 .venv/dev: .venv/core
 	@echo "setting up what the tests need"
