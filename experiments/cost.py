@@ -76,6 +76,33 @@ def milliseconds(network: nn.Module, noisy: Tensor, level: Tensor) -> float:
     return statistics.median(times[1:] or times) * 1e3  # the first one warms up
 
 
+def turns_apart(files: Mapping[str, str], channels: int, height: int, width: int) -> dict[str, float]:
+    """:func:`turns` of files of networks, and of the first as PyTorch comes, ``eager``; in a fresh process."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_turns, dict(files), channels, height, width).result()
+
+
+def _turns(files: dict[str, str], channels: int, height: int, width: int) -> dict[str, float]:
+    from denoisers.layers import channels_last
+    from denoisers.weights import open_network
+
+    networks = {"eager": open_network(next(iter(files.values()))).network}
+    networks |= {name: channels_last(open_network(path).network) for name, path in files.items()}
+    return turns(networks, torch.rand(1, channels, height, width), torch.full((1, 1, 1, 1), 0.1))
+
+
+@torch.inference_mode()
+def turns(networks: Mapping[str, nn.Module], noisy: Tensor, level: Tensor) -> dict[str, float]:
+    """Name → the median milliseconds of an estimate. They take turns, because a machine's speed drifts."""
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(1 + REPEATS):  # the first one warms up
+        for name, network in networks.items():
+            started = time.perf_counter()
+            network(noisy, level)
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds[1:]) * 1e3 for name, seconds in times.items()}
+
+
 def peak_memory(network: nn.Module, noisy: Tensor, level: Tensor) -> float | None:
     """By how many megabytes an estimate raises the process's resident memory at most; None where nobody tells."""
     try:
