@@ -16,6 +16,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from conftest import CONF, ROOT
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,6 +27,7 @@ from omegaconf import OmegaConf, open_dict
 from skimage import data as skimage_data
 from skimage import io
 
+import train
 from denoisers.networks.ffdnet import FFDNet
 from experiments import cli
 
@@ -132,6 +134,36 @@ def photos(folder, number=8):
         io.imsave(folder / f"{index}.png", skimage_data.camera()[64:128, 48 * index :][:, :64], check_contrast=False)
 
 
+SHORT = ["trainer.max_steps=2", "data.patch_size=16", "data.batch_size=2", "data.crops_per_image=4"]
+ELSEWHERE = ("-", "data=", "experiment=", "init_from=", "resume=", "find=", "budget=", "logger=", "trainer=")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [c for c in COMMANDS.values() if c.words[1:2] == ("train.py",) and c.page.name != "add.md"],
+    ids=lambda c: f"{c.page.name}:{c.line}",
+)
+def test_a_training_begins_and_ends(command, tmp_path, monkeypatch, capfd):
+    if any(word.startswith(ELSEWHERE) for word in command.words):
+        pytest.skip("needs data, a run, or more time")
+    arguments = [*command.words[2:], *SHORT, f"run_dir={tmp_path / 'run'}"]
+    code, printed = call(monkeypatch, capfd, train.main, *arguments)
+    assert code == 0, printed
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_gallery_can_be_made(tmp_path):
+    page = ROOT / "docs" / "gallery.md"
+    for command in documentation.commands_of(page):
+        words = [word for word in command.words[1:] if not word.startswith("trainer.")]
+        run_in(tmp_path, *([ROOT / "train.py", *words[1:], *SHORT] if words[0] == "train.py" else words))
+    made = re.findall(r"`([\w/]+\.png)`", page.read_text())
+    assert len(made) == 3
+    assert [path for path in made if not (tmp_path / path).is_file()] == []
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with everything that add.md adds."""
@@ -147,12 +179,12 @@ def project(tmp_path_factory):
     return folder
 
 
-def run_in(project, *arguments):
-    """Runs Python in the copy → what it printed, if it ended well."""
+def run_in(folder, *arguments):
+    """Runs Python in a folder → what it printed, if it ended well."""
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(project)},
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder if (folder / "train.py").is_file() else ROOT)},
         capture_output=True,
         text=True,
         timeout=600,
@@ -165,8 +197,7 @@ def test_what_is_added_trains(project):
     typed = [word for command in COMMANDS.values() if command.page.name == "add.md" for word in command.words]
     added = [word for word in typed if "=" in word]
     assert {word.split("=")[0] for word in added} >= {"model", "noise", "loss", "objective", "data"}
-    short = ["trainer.max_steps=2", "data.patch_size=16", "data.batch_size=2", "data.crops_per_image=4", "run_dir=run"]
-    run_in(project, "train.py", *added, *short)
+    run_in(project, "train.py", *added, *SHORT, "run_dir=run")
     config = OmegaConf.load(project / "run" / "config.yaml")
     assert dict(config.axes).items() >= {"model": "two_layers", "noise": "uniform", "loss": "edges"}.items()
     assert (config.axes.objective, config.axes.data, config.model.width) == ("mirrored", "photos", 24)

@@ -1,11 +1,11 @@
 """The report's page in a real browser: what moves, sorts, zooms and draws, and that nothing is fetched."""
 
 import json
-import shutil
 import time
 
 import pytest
 import report_folders as build
+from browsing import fetched, headless, width
 
 from datamodules.files import write_text
 from experiments import effects
@@ -14,21 +14,8 @@ from experiments.report import folders, page, sweeps
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Headless Chromium, which keeps a log of its console and of every request."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("chromium or chromedriver is not installed")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for switch in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                   "disable-background-networking", "disable-component-update", "window-size=1280,900",
-                   f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):  # fmt: skip
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    with headless(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +36,9 @@ def opened(browser, compared):
 
 def check_quiet(browser):
     assert browser.get_log("browser") == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    fetched = [request["request"]["url"] for request in asked if request["documentURL"].startswith("file:")]
-    assert any(url.endswith("report.html") for url in fetched)
-    assert [url[:60] for url in fetched if not url.startswith(("data:", "file:"))] == []
-
-
-def width(driver, pixels):
-    facts = {"width": pixels, "height": 844, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", facts)
+    urls = fetched(browser)
+    assert any(url.endswith("report.html") for url in urls)
+    assert [url[:60] for url in urls if not url.startswith(("data:", "file:"))] == []
 
 
 def js(driver, script, *arguments):
