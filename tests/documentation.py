@@ -8,7 +8,7 @@ from typing import NamedTuple
 from conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNS = re.compile(r"(\w+=\S* )*(timeout .* )?(python|make|pip|pytest|trtexec)\b")
+RUNS = re.compile(r"(\w+=\S* )*(timeout .* )?(python|make|pip|pytest)\b")
 IN_TEXT = re.compile(r"`((?:python|make|pip|pytest)\s[^`]+)`")
 
 

@@ -134,7 +134,7 @@ def photos(folder, number=8):
         io.imsave(folder / f"{index}.png", skimage_data.camera()[64:128, 48 * index :][:, :64], check_contrast=False)
 
 
-SHORT = ["trainer.max_steps=2", "data.patch_size=16", "data.batch_size=2", "data.crops_per_image=4"]
+SHORT = ["trainer.max_steps=2", "data.patch_size=16", "data.batch_size=2", "data.crops_per_image=16", "data.resize=64"]
 ELSEWHERE = ("-", "data=", "experiment=", "init_from=", "resume=", "find=", "budget=", "logger=", "trainer=")
 
 
