@@ -135,7 +135,18 @@ def photos(folder, number=8):
 
 
 SHORT = ["trainer.max_steps=2", "data.patch_size=16", "data.batch_size=2", "data.crops_per_image=16", "data.resize=64"]
-ELSEWHERE = ("-", "data=", "experiment=", "init_from=", "resume=", "find=", "budget=", "logger=", "trainer=")
+ELSEWHERE = (
+    "-",
+    "data=",
+    "data.progressive=",
+    "experiment=",
+    "init_from=",
+    "resume=",
+    "find=",
+    "budget=",
+    "logger=",
+    "trainer=",
+)
 
 
 @pytest.mark.slow
