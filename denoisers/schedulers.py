@@ -90,7 +90,9 @@ def cosine_warmup(optimizer: Optimizer, total: int, warmup: float) -> LRSchedule
 def flat_cosine(optimizer: Optimizer, total: int, hold: float, floor: float) -> LRScheduler:
     """The learning rate until the share ``hold`` of the run, then half a cosine down to a share ``floor`` of it."""
     held, least = round(share("hold", hold) * total), share("floor", floor)
-    return LambdaLR(optimizer, lambda index: least + (1 - least) * warmup_cosine_factor(max(0, index - held), total - held, 0))
+    return LambdaLR(
+        optimizer, lambda index: least + (1 - least) * warmup_cosine_factor(max(0, index - held), total - held, 0)
+    )
 
 
 def onecycle(optimizer: Optimizer, total: int, rise: float) -> LRScheduler:

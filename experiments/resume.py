@@ -65,7 +65,7 @@ def again(arguments: Sequence[str]) -> list[str]:
 
 
 def in_slices(cfg: DictConfig, run_dir: Path) -> None:
-    """With ``slice=9min`` a run ends after that time as by a signal, with 142, and its folder decides whether it goes on.
+    """With ``slice=9min`` a run ends after that time as by a signal, with 142, and goes on where its folder holds one.
 
     Raises:
         UserError: it is no time.
