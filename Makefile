@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint bench torture clean
+.PHONY: help train test test-slow lint bench gpu torture clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside th
 	@$(BIN)/python -m experiments.bench_evaluate
 	@$(BIN)/python -m experiments.bench_noise
 	@$(BIN)/python -m experiments.bench_sweep
+
+gpu: .venv/dev  ## tests, costs, throughput and trainings on a GPU, in calls of nine minutes that go on; ARGS=dry=true without one
+	@$(BIN)/python -m experiments.gpu $(ARGS)
 
 torture: .venv/core  ## kill 60 runs and 20 sweeps at random moments, go on, count; runs under stock Lightning, too (40 minutes)
 	@$(BIN)/python tests/torture.py $(ARGS)
