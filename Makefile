@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint bench docs torture clean
+.PHONY: help train test test-slow lint bench gpu docs torture clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside th
 
 docs: .venv/docs  ## these pages as a site in site/, which needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q $(ARGS) && echo "site        site/index.html"
+
+gpu: .venv/dev  ## tests, costs, throughput and trainings on a GPU, in calls of nine minutes that go on; ARGS=dry=true without one
+	@$(BIN)/python -m experiments.gpu $(ARGS)
 
 torture: .venv/core  ## kill 60 runs and 20 sweeps at random moments, go on, count; runs under stock Lightning, too (40 minutes)
 	@$(BIN)/python tests/torture.py $(ARGS)

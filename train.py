@@ -176,7 +176,8 @@ def main(cfg: DictConfig) -> None:
     run_dir = near(HydraConfig.get().runtime.output_dir)
     cfg.run_dir = str(run_dir)
     changes: list[str] = []
-    stands, resumed, force = None, bool(cfg.resume), cfg.resume_force
+    resume.in_slices(cfg, run_dir)
+    stands, resumed, force, slice_ = None, bool(cfg.resume), cfg.resume_force, cfg.slice
     if resumed:
         cfg, changes = resume.configuration(cfg, run_dir)
         stands = resume.newest(run_dir)
@@ -219,7 +220,7 @@ def main(cfg: DictConfig) -> None:
         trainer.test(module, datamodule, verbose=False)
     except Interrupted as end:
         if trainer.is_global_zero:
-            again = f"python train.py resume={run_dir}"
+            again = f"python train.py resume={run_dir}" + (f" slice={slice_}" if slice_ else "")
             log.info(f"stopped by {end} at step {trainer.global_step}; go on with: {again}")
         raise
     except NonFinite as error:

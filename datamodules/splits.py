@@ -27,9 +27,9 @@ def images_of(name: str, root: str) -> list[Item]:
     return [Item(name, path.stem, path, video=video) for path in find(name, root)]
 
 
-def named(*, train: str, hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:
-    """A named training set, of which ``hold_out`` images are for validation, and named test sets."""
-    items = images_of(train, root)
+def named(*, train: str | Sequence[str], hold_out: int, test: Sequence[str], root: str, split_seed: int) -> Splits:
+    """Named training sets, of whose images ``hold_out`` are for validation, and named test sets."""
+    items = [item for name in ([train] if isinstance(train, str) else train) for item in images_of(name, root)]
     learn, val = part(items, [len(items) - hold_out, hold_out], split_seed)
     return Splits(learn, val, [item for name in test for item in images_of(name, root)])
 

@@ -26,6 +26,19 @@ class Charbonnier(nn.Module):
         return charbonnier(estimate, clean, self.epsilon)
 
 
+class PSNR(nn.Module):
+    """−PSNR in dB of each image of unit range, their mean; ``epsilon``, which must be positive, keeps it finite."""
+
+    def __init__(self, *, epsilon: float = 1e-8) -> None:
+        super().__init__()
+        if epsilon <= 0:
+            raise ValueError(f"epsilon={epsilon}: must be positive")
+        self.epsilon = epsilon
+
+    def forward(self, estimate: Tensor, clean: Tensor) -> Tensor:
+        return 10 * ((estimate - clean).square().mean(dim=(-3, -2, -1)) + self.epsilon).log10().mean()
+
+
 class SSIM(nn.Module):
     """1 − mean SSIM, on the unclamped estimate; crops of at least 11×11 pixels.
 

@@ -87,6 +87,14 @@ def cosine_warmup(optimizer: Optimizer, total: int, warmup: float) -> LRSchedule
     return LambdaLR(optimizer, lambda index: warmup_cosine_factor(index, total, rise))
 
 
+def flat_cosine(optimizer: Optimizer, total: int, hold: float, floor: float) -> LRScheduler:
+    """The learning rate until the share ``hold`` of the run, then half a cosine down to a share ``floor`` of it."""
+    held, least = round(share("hold", hold) * total), share("floor", floor)
+    return LambdaLR(
+        optimizer, lambda index: least + (1 - least) * warmup_cosine_factor(max(0, index - held), total - held, 0)
+    )
+
+
 def onecycle(optimizer: Optimizer, total: int, rise: float) -> LRScheduler:
     """Smith's one cycle (arXiv:1708.07120) with its peak, the optimiser's learning rate, at the share ``rise``."""
     peaks = [group["lr"] for group in optimizer.param_groups]

@@ -60,15 +60,15 @@ class Plan:
     seconds: float
 
 
-def parse(budget: object) -> Budget:
-    """``90``, ``90s``, ``10min``, ``2h`` or ``1gpu_1h`` (a GPU for an hour; ``1cpu_10min``).
+def parse(budget: object, key: str = "budget") -> Budget:
+    """``90``, ``90s``, ``10min``, ``2h`` or ``1gpu_1h`` (a GPU for an hour; ``1cpu_10min``), given for a key.
 
     Raises:
         UserError: it is none of these.
     """
     found = re.fullmatch(r"(?:([1-9]\d*)(gpu|cpu)_)?(\d+\.?\d*|\.\d+)(s|min|h|)", str(budget))
     if isinstance(budget, bool) or not found or not float(found[3]) > 0:
-        raise UserError(f"budget={budget}: {RULE}")
+        raise UserError(f"{key}={budget}: {RULE}")
     return Budget(float(found[3]) * UNITS[found[4]], int(found[1]) if found[1] else None, found[2] or "")
 
 

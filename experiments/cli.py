@@ -1,7 +1,7 @@
 """Verbs as commands: Hydra composes, mistakes are named before any work, and every end has its exit code.
 
 Exit codes: 0 done; 2 something the user can put right (one message, no traceback); 130, 138 or 143 ended by Ctrl-C,
-SIGUSR1 or SIGTERM; 1 a fault of ours (with its traceback).
+SIGUSR1 or SIGTERM; 142 its slice of time is over; 1 a fault of ours (with its traceback).
 """
 
 import contextlib

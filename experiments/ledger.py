@@ -7,6 +7,7 @@ its own; what has been scored is kept, so that an interrupted ledger goes on.
 import csv
 import logging
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -34,28 +35,37 @@ def cases(cfg: DictConfig) -> list[tuple[str, str, int, str]]:
     return found
 
 
+def published() -> dict[tuple[str, str, int, int], dict[str, str]]:
+    """Name, set, channels and σ → the row of experiments/published.csv."""
+    from experiments.findings import PUBLISHED
+
+    with PUBLISHED.open(encoding="utf-8") as file:
+        return {(r["published_as"], r["set"], int(r["channels"]), int(r["sigma"])): r for r in csv.DictReader(file)}
+
+
+def scored(checkpoint: Path, data: str, sigma: int, folder: Path, data_root: str) -> dict[str, Any]:
+    """The summary of an evaluation under ``kair``, which is made unless the folder holds it."""
+    from experiments import plan
+    from experiments.resume import quoted
+    from experiments.sources import load_json
+
+    asked = [f"checkpoint={quoted(checkpoint)}", f"data={data}", f"noise=sigma{sigma}", "protocol=kair"]
+    asked += ["metrics=[psnr,ssim]", "pictures=false", f"data_root={quoted(Path(data_root))}"]
+    plan.done(plan.EVALUATE, folder, asked)
+    return load_json(folder / "summary.json")
+
+
 @command("ledger")
 def main(cfg: DictConfig) -> None:
     from datamodules.files import write_text
-    from experiments import plan, provenance
-    from experiments.findings import PUBLISHED
-    from experiments.resume import quoted
-    from experiments.sources import load_json
+    from experiments import provenance
     from experiments.tables import Table
 
     run_dir, weights = near(HydraConfig.get().runtime.output_dir), Path(cfg.weights)
-    with PUBLISHED.open(encoding="utf-8") as file:
-        known = {(r["published_as"], r["set"], int(r["channels"]), int(r["sigma"])): r for r in csv.DictReader(file)}
-    body = []
+    known, body = published(), []
     for name, data, sigma, published_as in cases(cfg):
         folder = run_dir / "evaluations" / "-".join([*Path(name).with_suffix("").parts, data, str(sigma)])
-        asked = [f"checkpoint={quoted(weights / name)}", f"data={data}", f"noise=sigma{sigma}", "protocol=kair"]
-        plan.done(
-            plan.EVALUATE,
-            folder,
-            [*asked, "metrics=[psnr,ssim]", "pictures=false", f"data_root={quoted(Path(cfg.data_root))}"],
-        )
-        summary = load_json(folder / "summary.json")
+        summary = scored(weights / name, data, sigma, folder, cfg.data_root)
         [(set_name, result)] = summary["results"].items()
         row = known.get((published_as, set_name, summary["channels"], sigma))
         theirs = ["–", "–"] if row is None else [row["psnr"], f"{result['psnr'] - float(row['psnr']):+.4f}"]

@@ -9,11 +9,12 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import UserError, flat
+from experiments.signals import signals
 
 log = logging.getLogger(__name__)
 NEWEST = "last"
 BUDGETS = ("trainer.max_steps", "trainer.max_epochs")
-OF_THE_CALL = ("run_dir", "resume", "resume_force")  # not of the run
+OF_THE_CALL = ("run_dir", "resume", "resume_force", "slice")  # not of the run
 # what says where and how a run works, and nothing of what it finds
 HARMLESS = (
     "data_root",
@@ -61,6 +62,24 @@ def again(arguments: Sequence[str]) -> list[str]:
     overrides |= now
     overrides |= {"resume": f"resume={quoted(run_dir)}", "run_dir": f"run_dir={quoted(run_dir)}"}
     return [*options, *overrides.values()]
+
+
+def in_slices(cfg: DictConfig, run_dir: Path) -> None:
+    """With ``slice=9min`` a run ends after that time as by a signal, with 142, and goes on where its folder holds one.
+
+    Raises:
+        UserError: it is no time.
+    """
+    if cfg.slice is None:
+        return
+    from experiments.budget import parse
+
+    asked = parse(cfg.slice, "slice")
+    if asked.devices is not None:
+        raise UserError(f"slice={cfg.slice}: give a time alone, such as 9min")
+    signals.after(asked.seconds)
+    if (run_dir / "config.yaml").is_file():
+        cfg.resume = str(run_dir)
 
 
 def locate(name: str) -> Path:

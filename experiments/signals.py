@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 # Ctrl-C, the polite kill that SLURM pre-empts with, and what its option --signal is mostly set to
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# and the end of a slice of time
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 
 
 class Interrupted(BaseException):
@@ -35,6 +36,7 @@ class Signals:
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -49,6 +51,11 @@ class Signals:
         if before is None and self.received is not None:
             raise Interrupted(self.received)
 
+    @staticmethod
+    def after(seconds: float) -> None:
+        """An ending signal, SIGALRM, comes after that time."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def listen(self) -> None:
         """Takes the signals over from whoever handles them now, unless one has come."""
         if self.received is None:
@@ -56,6 +63,7 @@ class Signals:
                 signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for ending in ENDING:
             signal.signal(ending, signal.SIG_DFL)
         self.received = number

@@ -199,6 +199,7 @@ def test_compiled_training_keeps_its_keys(compose, tiny, tmp_path):
     assert list(module.state_dict()) == keys
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("noise", [name for name in choices("noise") if name != "profile"])
 def test_a_gpu_trains_and_draws_the_same_evaluation_noise(compose, tiny, tmp_path, noise):
