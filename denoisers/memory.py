@@ -15,7 +15,7 @@ from denoisers.receptive import Network, evaluating
 PROBE = 128  # side of the picture on which a network's memory is counted
 SCRATCH = 1.25  # times that: what convolutions take for themselves while they compute
 LEAST = 1024  # bytes a pixel, also of a network that computes outside PyTorch, whose memory is not counted
-BUDGET = 1e9  # bytes that a tile takes on a CPU, unless it would overlap by more than it gives: larger are no faster
+BUDGET = 2.2e9  # bytes that a tile takes on a CPU, unless it would be mostly overlap: larger are hardly faster
 UNKNOWN = 4e9  # bytes that are taken to be available where the system does not tell
 LARGEST = 8192  # side of a tile on a GPU
 
@@ -86,7 +86,7 @@ def available(device: torch.device) -> float:
 def side_that_fits(network: Network, channels: int, device: torch.device, least: int, frames: int = 1) -> int:
     """The side of the largest square of pixels that a network is to be given at once.
 
-    On a CPU it is held to ``BUDGET``, because larger tiles are not faster, unless it would be smaller than ``least``
+    On a CPU it is held to ``BUDGET``, because larger tiles are hardly faster, unless it would be smaller than ``least``
     for which half of the memory that there is may be taken.
 
     Args:
