@@ -1,7 +1,7 @@
 """Several noisy pictures of one scene, which differ by their noise alone: a burst, a series under a microscope."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -28,15 +28,15 @@ def twinned(parts: Splits, pattern: str) -> Splits:
             :func:`datamodules.parting.grouped`.
     """
     train, val = (grouped(items, pattern, "captures") for items in (parts.train, parts.val))
-    captures = {scene: different(items) for scene, items in train.items()}
+    content = {item: digest(str(item.noisy)) for item in [*parts.train, *parts.val]}
+    captures = {scene: different(items, content) for scene, items in train.items()}
     pairs = [beside(one, other) for items in captures.values() for one, other in combinations(items, 2)]
     if not pairs:
         raise DataError(f"data.captures={pattern}: no two of the {len(parts.train)} training images are of one scene")
     judged, alone = [], []
     for scene, items in val.items():
         for item in items:
-            own = digest(str(item.noisy))
-            twins = [twin for twin in [*captures.get(scene, []), *items] if digest(str(twin.noisy)) != own]
+            twins = [twin for twin in [*captures.get(scene, []), *items] if content[twin] != content[item]]
             if twins:
                 judged.append(beside(item, twins[0]))
             else:
@@ -51,9 +51,9 @@ def beside(item: Item, twin: Item) -> Item:
     return replace(item, twin=twin.noisy)
 
 
-def different(items: Sequence[Item]) -> list[Item]:
+def different(items: Sequence[Item], content: Mapping[Item, str]) -> list[Item]:
     """The items less those whose files are the same, byte by byte, as that of another."""
-    found = {digest(str(item.noisy)): item for item in items}
+    found = {content[item]: item for item in items}
     if len(found) < len(items):
         log.info(f"data.captures: of {', '.join(item.name for item in items)} only {len(found)} differ")
     return list(found.values())

@@ -6,6 +6,7 @@ Each file says of itself, as JSON under the key ``denoisers`` of its metadata, w
 import importlib
 import json
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -78,7 +79,7 @@ class Facts:
             raise CheckpointError(f"{path} is damaged: its metadata {METADATA!r} cannot be read ({error!r})") from error
 
 
-class Exported(nn.Module):
+class Exported(nn.Module, ABC):
     """A network without parameters of its own that a runtime computes, on the CPU unless the runtime has better.
 
     It opens again where it is sent to another process, and when the number of PyTorch's threads, which it takes for
@@ -114,13 +115,13 @@ class Exported(nn.Module):
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return type(self), (self.path,)
 
+    @abstractmethod
     def open(self) -> tuple[Any, str | None]:
         """What runs the file, and its metadata."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, inputs: list[Tensor]) -> Tensor:
         """float32 tensors, ``noisy`` and perhaps ``level`` → the estimate."""
-        raise NotImplementedError
 
     def runtime(self, package: str) -> Any:
         """The package that runs such files, or a CheckpointError that names the extra."""

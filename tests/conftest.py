@@ -69,6 +69,22 @@ SMALL = {  # argument → at most
     "head_features": 2,
     "window_size": 4,
 }
+BRIEF = [  # a training of seconds, of pictures of 20 × 20 pixels
+    "data=folder",
+    "channels=1",
+    "data.patch_size=12",
+    "data.crops_per_image=6",
+    "data.batch_size=4",
+    "model=dncnn",
+    "model.num_features=4",
+    "model.num_layers=3",
+    "trainer=cpu",
+    "trainer.log_every_n_steps=1",
+    "trainer.enable_progress_bar=false",
+    "~callbacks.progress",
+    "~callbacks.card",
+    "~callbacks.strips",
+]
 SPECS: dict[str, dict[str, Any]] = {}  # model → its configuration
 
 
@@ -155,6 +171,20 @@ def teacher(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
     state = {f"network.{key}": value for key, value in network.state_dict().items()}
     torch.save({"state_dict": state, "record": {"config": {"model": arguments, "channels": 1}}}, tmp_path / "t.ckpt")
     return tmp_path / "t.ckpt", network
+
+
+@pytest.fixture
+def denoise(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """``denoise(checkpoint, input, output, …)`` → exit code and what was printed."""
+    from command_line import call  # which needs this file
+
+    import experiments.denoise
+
+    def run(checkpoint: Path, source: Path | str, output: Path, *more: str) -> tuple[int, str]:
+        arguments = [f"checkpoint={checkpoint}", f"input='{source}'", f"output='{output}'", *more]
+        return call(monkeypatch, capfd, experiments.denoise.main, *arguments)
+
+    return run
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ import numpy as np
 import odd_files
 import pytest
 import torch
-from command_line import call
 from conftest import ROOT
 from PIL import Image
 from torch import nn
 
 import denoisers
-import experiments.denoise
 from datamodules.files import replacing
 from datamodules.pictures import open_picture
 from denoisers.inference import Denoiser
@@ -27,17 +25,6 @@ from experiments.cleaning import journal
 
 IDENTITY = {"_target_": "denoisers.networks.identity.Identity"}
 FFDNET = {"_target_": "denoisers.networks.ffdnet.FFDNet", "channels": 1, "num_layers": 3, "num_features": 4}
-
-
-@pytest.fixture
-def denoise(monkeypatch, capfd):
-    """``denoise(checkpoint, input, output, …)`` → exit code and what was printed."""
-
-    def run(checkpoint, source, output, *more):
-        arguments = [f"checkpoint={checkpoint}", f"input='{source}'", f"output='{output}'", *more]
-        return call(monkeypatch, capfd, experiments.denoise.main, *arguments)
-
-    return run
 
 
 def saved(path, model, channels=1, network=None):

@@ -7,12 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from command_line import call
 from conftest import randomize
 from hydra.utils import instantiate
 
 import denoisers
-import experiments.denoise
 from denoisers import chroma
 from denoisers.inference import Denoiser
 from denoisers.tiles import tiled
@@ -29,17 +27,6 @@ def identity(tmp_path):
     """The checkpoint of a network that changes nothing."""
     torch.save({"state_dict": {}, "record": {"config": {"model": IDENTITY, "channels": 3}}}, tmp_path / "i.ckpt")
     return tmp_path / "i.ckpt"
-
-
-@pytest.fixture
-def denoise(monkeypatch, capfd):
-    """``denoise(checkpoint, input, output, …)`` → exit code and what was printed."""
-
-    def run(checkpoint, source, output, *more):
-        arguments = [f"checkpoint={checkpoint}", f"input='{source}'", f"output='{output}'", *more]
-        return call(monkeypatch, capfd, experiments.denoise.main, *arguments)
-
-    return run
 
 
 def scenes(count):

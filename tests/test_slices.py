@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from command_line import call
+from conftest import BRIEF
 from torture import make_pictures
 
 import train
@@ -17,26 +18,7 @@ def job(tmp_path, monkeypatch):
     """A short training, in a folder of that name."""
     make_pictures(tmp_path / "pictures", side=20)
     monkeypatch.chdir(tmp_path)
-    return lambda name, *more: [
-        "data=folder",
-        "data.path=pictures",
-        "channels=1",
-        "data.patch_size=12",
-        "data.crops_per_image=6",
-        "data.batch_size=4",
-        "model=dncnn",
-        "model.num_features=4",
-        "model.num_layers=3",
-        "trainer=cpu",
-        "trainer.max_steps=8",
-        "trainer.log_every_n_steps=1",
-        "trainer.enable_progress_bar=false",
-        "~callbacks.progress",
-        "~callbacks.card",
-        "~callbacks.strips",
-        f"run_dir={name}",
-        *more,
-    ]
+    return lambda name, *more: [*BRIEF, "data.path=pictures", "trainer.max_steps=8", f"run_dir={name}", *more]
 
 
 def test_the_same_command_goes_on_to_the_same_result(job, tmp_path, monkeypatch, capfd):

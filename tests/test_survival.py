@@ -14,7 +14,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import ROOT, choices
+from conftest import BRIEF, ROOT, choices
 from torture import SAME, TRAIN, finish, make_pictures, start, state, torture
 
 import train
@@ -30,24 +30,7 @@ def small(tmp_path_factory):
     """Six small pictures, four of them for training: an epoch of six batches."""
     folder = tmp_path_factory.mktemp("small")
     make_pictures(folder, side=20)
-    return [
-        "data=folder",
-        f"data.path={folder}",
-        "channels=1",
-        "data.patch_size=12",
-        "data.crops_per_image=6",
-        "data.batch_size=4",
-        "model=dncnn",
-        "model.num_features=4",
-        "model.num_layers=3",
-        "trainer=cpu",
-        "~callbacks.progress",
-        "~callbacks.card",
-        "~callbacks.strips",
-        "trainer.enable_progress_bar=false",
-        "trainer.log_every_n_steps=1",
-        "callbacks.last.every_n_steps=2",
-    ]
+    return [*BRIEF, f"data.path={folder}", "callbacks.last.every_n_steps=2"]
 
 
 class Stop(L.Callback):
