@@ -33,6 +33,13 @@ def test_orthogonal_keeps_the_directions_and_evens_their_lengths(shape, scale):
     assert (mixed - torch.diag_embed(mixed.diagonal(dim1=1, dim2=2))).abs().max() < 1e-6
 
 
+def test_orthogonal_in_bfloat16_is_close_and_has_the_type_it_was_given():
+    matrices = torch.randn(3, 16, 40)
+    whole, half = orthogonal(matrices), orthogonal(matrices, half=True)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).norm() / whole.norm() < 0.05
+
+
 def test_within_a_network_the_steps_are_those_of_pytorchs_muon():
     network = small_network()
     matrices = [nn.Parameter(p.detach().flatten(1).clone()) for p in network.parameters() if p.ndim >= 2][1:-1]
