@@ -9,8 +9,8 @@ from command_line import call
 from experiments import gpu
 from experiments.throughput import MODES
 
-FEW = ["models=[ffdnet]", "~trainings.xdncnn", "~trainings.swift"]
-NAMES = ["tests", "framework", "noise", "throughput ffdnet", "training dncnn_s"]
+FEW = ["models=[ffdnet]", "~trainings.xdncnn", "~trainings.speedrun_10min"]
+NAMES = ["tests", "framework", "noise", "throughput ffdnet", "training dncnn_s", "training speedrun"]
 
 
 def asked(folder, *more):
@@ -26,7 +26,7 @@ def test_a_dry_run_takes_every_path_and_no_part_is_done_twice(monkeypatch, capfd
     assert "the framework's share" in found["framework"]["printed"]
     assert "sigma25" in found["noise"]["printed"]
     assert all(found["throughput-ffdnet"]["modes"][mode]["training"] > 0 for mode in MODES)
-    assert found["training-dncnn_s"]["steps"] == 2
+    assert found["training-dncnn_s"]["steps"] == found["training-speedrun"]["steps"] == 2
     page = (tmp_path / "gpu.md").read_text()
     for heading in ("Tests", "The framework's share of a step", "Noise", "Trainings", "Throughput"):
         assert f"\n## {heading}\n" in page
@@ -62,9 +62,10 @@ def test_calls_end_in_time_and_what_failed_comes_last(monkeypatch, capfd, tmp_pa
 
     monkeypatch.setattr(gpu, "do", do)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    code, printed = call(monkeypatch, capfd, gpu.main, *asked(tmp_path))
+    fewer = asked(tmp_path, "~trainings.speedrun")
+    code, printed = call(monkeypatch, capfd, gpu.main, *fewer)
     assert code == 142
-    assert calls == NAMES
+    assert calls == NAMES[:-1]
     assert "failed with exit code 1: last words" in printed
     assert "3 of 5 parts are done" in printed
     assert "- noise: last words" in (tmp_path / "page.md").read_text()
@@ -75,12 +76,12 @@ def test_calls_end_in_time_and_what_failed_comes_last(monkeypatch, capfd, tmp_pa
     (tmp_path / "runs" / "dncnn_s").mkdir(parents=True)
     (tmp_path / "runs" / "dncnn_s" / "summary.json").write_text(json.dumps(facts))
     codes["training dncnn_s"] = 0
-    assert call(monkeypatch, capfd, gpu.main, *asked(tmp_path))[0] == 3
+    assert call(monkeypatch, capfd, gpu.main, *fewer)[0] == 3
     assert calls == ["training dncnn_s", "noise"]
     assert "| dncnn_s | BSD68 29.20 | BSD68 29.23 | 5 | 1 min 00 s | 0 |" in (tmp_path / "page.md").read_text()
 
     calls.clear()
-    assert call(monkeypatch, capfd, gpu.main, *asked(tmp_path, "slice=30s"))[0] == 142  # too short for any part
+    assert call(monkeypatch, capfd, gpu.main, *fewer, "slice=30s")[0] == 142  # too short for any part
     assert calls == []
 
 
