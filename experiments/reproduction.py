@@ -101,12 +101,18 @@ def results(run: Path, noise: str, entry: Mapping[str, Any], data_root: str) -> 
 
 
 def lines(
-    preset: str, noise: str, entry: Mapping[str, Any], runs: Sequence[Path], hours: float, data_root: str
+    preset: str,
+    noise: str,
+    entry: Mapping[str, Any],
+    runs: Sequence[Path],
+    hours: float,
+    data_root: str,
+    published: Mapping[tuple[str, str, int, int], Mapping[str, str]],
 ) -> list[list[str]]:
-    """The table's rows of a preset trained for one noise."""
+    """The table's rows of a preset trained for one noise; ``published`` as :func:`experiments.ledger.published`."""
     from experiments.callbacks import duration
 
-    known = {k[1:]: row["psnr"] for k, row in ledger.published().items() if k[0] == entry["published"]}
+    known = {k[1:]: row["psnr"] for k, row in published.items() if k[0] == entry["published"]}
     sigmas = [str(s) for s in SIGMAS] if noise.startswith("blind") else [noise.removeprefix("sigma")]
 
     def theirs(sigma: str) -> dict[str, str]:
@@ -149,7 +155,7 @@ def main(cfg: DictConfig) -> None:
 
     if not isinstance(cfg.tflops, (int, float)) or cfg.tflops <= 0:
         raise UserError(f"tflops={cfg.tflops}: must be a number above 0")
-    body = []
+    published, body = ledger.published(), []
     for preset, entry in cfg.presets.items():
         for noise in entry.noises:
             composed = hydra.compose("train", [f"experiment=reproduce/{preset}", f"noise={noise}"])
@@ -158,7 +164,7 @@ def main(cfg: DictConfig) -> None:
             named = re.compile(rf"{preset}-{noise}-\d+")
             folders = sorted(Path(cfg.runs).glob("*")) if Path(cfg.runs).is_dir() else []
             runs = [f for f in folders if named.fullmatch(f.name) and (f / "config.yaml").is_file()]
-            body += lines(preset, noise, entry, runs, hours, cfg.data_root)
+            body += lines(preset, noise, entry, runs, hours, cfg.data_root, published)
     note = (
         "PSNR in dB, mean over images, protocol kair, grey; published figures are those of experiments/published.csv: "
         "none is given where none could be confirmed (Restormer's) or where the sets differ (NAFNet's). GPU-hours: "
