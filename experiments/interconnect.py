@@ -23,7 +23,7 @@ class Link(NamedTuple):
 def all_reduce(size: float, count: int, link: Link) -> float:
     """Seconds that a ring of ``count`` takes to sum ``size`` bytes: 2 (n − 1) messages of a share of 1 / n each.
 
-    That is bandwidth-optimal (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 2009), and what gloo does, and NCCL may.
+    No way to sum moves less (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 2009); gloo does it so, NCCL may.
     """
     hops = 2 * (count - 1)
     return (link.start_us + hops * link.hop_us) / 1e6 + hops / count * size / link.gb_s / 1e9 if hops else 0.0

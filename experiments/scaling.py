@@ -253,7 +253,9 @@ def main(cfg: DictConfig) -> None:
     size = f"{cfg.patch_size}×{cfg.patch_size} crops, {one['precision']}"
     note = f"{size}; medians of {cfg.rounds} × {cfg.steps} steps, by turns. {provenance.hardware()}."
     columns = ["by", "crops each", "ms a step", "kpx/s", "gain", "efficiency"]
-    Table(f"{cfg.network} by one process and by two, of one thread unless it says otherwise", columns, body, note).show()
+    Table(
+        f"{cfg.network} by one process and by two, of one thread unless it says otherwise", columns, body, note
+    ).show()
 
     buckets, buffers = weak["buckets"], weak["buffers"]
     wire = "" if weak["wire"] is None else f"; through the loopback went {weak['wire'] / 1e6:.3f} MB a step, both ways"
