@@ -95,7 +95,7 @@ def changes(run: Path, steps: int, whole: int) -> str:
 
 
 def runs_of(preset: str, noise: str, cfg: DictConfig) -> list[Path]:
-    """The folders of a preset's runs for one noise: in ``cfg.runs`` by their names, in ``cfg.others`` by what was typed."""
+    """Of a preset's runs for one noise: those in ``cfg.runs`` by their names, in ``cfg.others`` by what was typed."""
     named, typed = re.compile(rf"{preset}-{noise}-\d+"), {f"experiment=reproduce/{preset}", f"noise={noise}"}
     found = [folder for folder in sorted(Path(cfg.runs).glob("*")) if named.fullmatch(folder.name)]
     for others in cfg.others:

@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,17 +176,17 @@ def measure(cfg: DictConfig) -> tuple[dict[str, dict[str, Any]], Link, float]:
     found: dict[str, list[dict[str, Any]]] = {}
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
+        spawned = multiprocessing.get_context("spawn")
         pools = [
-            stack.enter_context(
-                ProcessPoolExecutor(
-                    1, multiprocessing.get_context("spawn"), initializer=join, initargs=(rank, f"{folder}/meeting")
-                )
-            )
+            stack.enter_context(ProcessPoolExecutor(1, spawned, join, (rank, f"{folder}/meeting")))
             for rank in range(RANKS)
         ]
 
         def all_of(function: Any, *arguments: Any, processes: int = RANKS) -> list[Any]:
-            return [f.result() for f in [pool.submit(function, *arguments) for pool in pools[:processes]]]
+            futures = [pool.submit(function, *arguments) for pool in pools[:processes]]
+            for future in as_completed(futures):  # one that fails leaves the other waiting for it
+                future.result()
+            return [future.result() for future in futures]
 
         try:
             least = max(all_of(reduced, 0))
@@ -243,19 +243,15 @@ def main(cfg: DictConfig) -> None:
     one, apart, weak = (found[title] for title in ("one process", "two side by side", "two, DDP, the same batch each"))
     body = []
     for title, case in cases(cfg.batch_size).items():
-        seconds = found[title]["seconds"]
+        seconds, at_work = found[title]["seconds"], case.processes * case.threads
         gain = case.processes * case.batch / cfg.batch_size * one["seconds"] / seconds
         pixels = case.processes * case.batch * cfg.patch_size**2 / seconds / 1e3
-        workers = case.processes * case.threads
-        body.append(
-            [title, str(case.batch), f"{seconds * 1e3:.1f}", f"{pixels:.1f}", f"{gain:.2f}×", f"{gain / workers:.0%}"]
-        )
+        figures = [f"{seconds * 1e3:.1f}", f"{pixels:.1f}", f"{gain:.2f}×", f"{gain / at_work:.0%}"]
+        body.append([title, str(case.batch), *figures])
     size = f"{cfg.patch_size}×{cfg.patch_size} crops, {one['precision']}"
     note = f"{size}; medians of {cfg.rounds} × {cfg.steps} steps, by turns. {provenance.hardware()}."
     columns = ["by", "crops each", "ms a step", "kpx/s", "gain", "efficiency"]
-    Table(
-        f"{cfg.network} by one process and by two, of one thread unless it says otherwise", columns, body, note
-    ).show()
+    Table(f"{cfg.network} by one process and by two, of one thread each", columns, body, note).show()
 
     buckets, buffers = weak["buckets"], weak["buffers"]
     wire = "" if weak["wire"] is None else f"; through the loopback went {weak['wire'] / 1e6:.3f} MB a step, both ways"
