@@ -23,7 +23,8 @@ COLUMNS = ("preset", "trained with", "σ", "published", "measured", "difference"
 SETS = ("Set12", "BSD68")  # of a preset's test
 SIGMAS = (15, 25, 50)  # at which blind networks are scored
 BACKWARD = 3  # a training step costs about so many forward passes
-OF_THE_LEDGER = ("experiment", "noise", "seed", "data_root")  # overrides that say nothing of how a preset was changed
+# overrides that say nothing of how a preset was changed, or that the ledger says otherwise
+OF_THE_LEDGER = ("experiment", "noise", "seed", "data_root", "trainer.max_steps", "budget")
 INTRO = """# Reproductions
 
 Presets that train as published, what is published of them, and what they gave here. Each preset's file,
@@ -38,7 +39,12 @@ run is finished and scored (exit code 0):
 
 `seed=1` is another run. The folder is `runs/reproduce/PRESET-NOISE-SEED`. Sets that are missing are named before any
 work, with how to get them; Urban100 joins the test with `data.splits.test=[Set12,BSD68,Urban100]`. This page is written
-by `python -m experiments.reproduction`.
+by `python -m experiments.reproduction`. A run that is shorter than its preset says so; those of
+
+    python -m experiments.compare comparison=sigma50 run_dir=comparisons/sigma50
+    python -m experiments.compare comparison=sigma50_minutes run_dir=comparisons/sigma50_minutes
+
+teach DnCNN-S and xDnCNN for as many steps, or minutes, as each other ([comparisons.md](comparisons.md)).
 
 """
 
@@ -81,10 +87,20 @@ def training_of(cfg: DictConfig) -> dict[str, Any]:
     return {"steps": cfg.trainer.max_steps, "micro": cfg.trainer.accumulate_grad_batches, "stages": shares}
 
 
-def changes(run: Path) -> str:
-    """What was typed for a run beside the preset itself."""
-    typed = resume.started_with(run)
-    return " ".join(text for key, text in typed.items() if key not in OF_THE_LEDGER) or "–"
+def changes(run: Path, steps: int, whole: int) -> str:
+    """How much shorter a run of so many steps is than the preset's whole, and what was typed beside the preset."""
+    typed = " ".join(text for key, text in resume.started_with(run).items() if key not in OF_THE_LEDGER)
+    short = f"shortened: {steps:,} of {whole:,} steps" if steps < whole else ""
+    return "; ".join(filter(None, [short, typed])) or "–"
+
+
+def runs_of(preset: str, noise: str, cfg: DictConfig) -> list[Path]:
+    """Of a preset's runs for one noise: those in ``cfg.runs`` by their names, in ``cfg.others`` by what was typed."""
+    named, typed = re.compile(rf"{preset}-{noise}-\d+"), {f"experiment=reproduce/{preset}", f"noise={noise}"}
+    found = [folder for folder in sorted(Path(cfg.runs).glob("*")) if named.fullmatch(folder.name)]
+    for others in cfg.others:
+        found += [f for f in sorted(Path(others).glob("*")) if typed <= {*resume.started_with(f).values()}]
+    return [folder for folder in found if (folder / "config.yaml").is_file()]
 
 
 def results(run: Path, noise: str, entry: Mapping[str, Any], data_root: str) -> dict[str, dict[str, Any]]:
@@ -101,12 +117,27 @@ def results(run: Path, noise: str, entry: Mapping[str, Any], data_root: str) -> 
 
 
 def lines(
-    preset: str, noise: str, entry: Mapping[str, Any], runs: Sequence[Path], hours: float, data_root: str
+    preset: str,
+    noise: str,
+    entry: Mapping[str, Any],
+    runs: Sequence[Path],
+    hours: float,
+    whole: int,
+    data_root: str,
+    published: Mapping[tuple[str, str, int, int], Mapping[str, str]],
 ) -> list[list[str]]:
-    """The table's rows of a preset trained for one noise."""
+    """The table's rows of a preset trained for one noise.
+
+    Args:
+        preset, noise, entry: its name, the choice of noise, and what conf/reproduction.yaml says of it.
+        runs: the folders of its runs.
+        hours, whole: of a GPU, and steps, that the whole preset takes.
+        data_root: where named data sets lie.
+        published: see :func:`experiments.ledger.published`.
+    """
     from experiments.callbacks import duration
 
-    known = {k[1:]: row["psnr"] for k, row in ledger.published().items() if k[0] == entry["published"]}
+    known = {k[1:]: row["psnr"] for k, row in published.items() if k[0] == entry["published"]}
     sigmas = [str(s) for s in SIGMAS] if noise.startswith("blind") else [noise.removeprefix("sigma")]
 
     def theirs(sigma: str) -> dict[str, str]:
@@ -127,7 +158,7 @@ def lines(
             row = [preset, noise, sigma, cell({name: theirs(sigma).get(name) for name in sets})]
             row += [cell({name: f"{result['psnr']:.2f}" for name, result in sets.items()})]
             row += [cell({name: difference(result["psnr"], theirs(sigma).get(name)) for name, result in sets.items()})]
-            body.append([*row, str(summary["seed"]), changes(run), time, summary["hardware"]])
+            body.append([*row, str(summary["seed"]), changes(run, summary["steps"], whole), time, summary["hardware"]])
     return body
 
 
@@ -149,16 +180,14 @@ def main(cfg: DictConfig) -> None:
 
     if not isinstance(cfg.tflops, (int, float)) or cfg.tflops <= 0:
         raise UserError(f"tflops={cfg.tflops}: must be a number above 0")
-    body = []
+    published, body = ledger.published(), []
     for preset, entry in cfg.presets.items():
         for noise in entry.noises:
             composed = hydra.compose("train", [f"experiment=reproduce/{preset}", f"noise={noise}"])
             model: Any = OmegaConf.to_container(composed.model, resolve=True)
             hours = gpu_hours(model, composed.channels, training_of(composed), cfg.tflops)
-            named = re.compile(rf"{preset}-{noise}-\d+")
-            folders = sorted(Path(cfg.runs).glob("*")) if Path(cfg.runs).is_dir() else []
-            runs = [f for f in folders if named.fullmatch(f.name) and (f / "config.yaml").is_file()]
-            body += lines(preset, noise, entry, runs, hours, cfg.data_root)
+            runs, whole = runs_of(preset, noise, cfg), composed.trainer.max_steps
+            body += lines(preset, noise, entry, runs, hours, whole, cfg.data_root, published)
     note = (
         "PSNR in dB, mean over images, protocol kair, grey; published figures are those of experiments/published.csv: "
         "none is given where none could be confirmed (Restormer's) or where the sets differ (NAFNet's). GPU-hours: "

@@ -12,6 +12,7 @@ import backbones
 import hydra
 import pytest
 import torch
+from cleaned import IDENTITY, saved
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -171,6 +172,12 @@ def teacher(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
     state = {f"network.{key}": value for key, value in network.state_dict().items()}
     torch.save({"state_dict": state, "record": {"config": {"model": arguments, "channels": 1}}}, tmp_path / "t.ckpt")
     return tmp_path / "t.ckpt", network
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    """The checkpoint of a network that changes nothing."""
+    return saved(tmp_path / "identity.ckpt", IDENTITY)
 
 
 @pytest.fixture

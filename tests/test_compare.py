@@ -1,26 +1,18 @@
-"""``experiments.compare``: tables, tests and figures against values by hand; presets that train and evaluate."""
+"""``experiments.compare``: tables, tests and figures against values by hand."""
 
 import csv
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 from command_line import call
-from conftest import CONF, ROOT, choices
-from omegaconf import OmegaConf
 from PIL import Image
 from report_folders import crossed, sweep, write_rows
-from skimage import data as skimage_data
-from torch import nn
 
-from experiments import compare, comparison, cost, evaluate, findings, plan, plots, sources, tables
+from experiments import compare, comparison, findings, plots, sources, tables
 from experiments.findings import PUBLISHED
 
 IMAGES = [f"{i:02}" for i in range(1, 13)]
@@ -218,155 +210,6 @@ def test_a_table_in_every_language():
     assert table.csv() == "x_1,y\n50 %,1\ns|t,2 ± 1\n"
 
 
-def test_costs_of_a_convolution_by_hand():
-    class One(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 3, padding=1)
-            self.wide = nn.Conv2d(1, 64, 3, padding=1, bias=False)
-
-        def forward(self, noisy, level=None):
-            return self.conv(noisy) + self.wide(noisy).mean(1, keepdim=True)
-
-    found = cost.measure(One(), 1)
-    assert found["parameters"] == 10 + 576
-    assert found["size_mb"] == pytest.approx(586 * 4e-6)
-    assert found["macs"] == 256 * 256 * 9 * 65
-    assert found["cpu_ms"] > 0
-    assert cost.measure(Same(), 1)["macs"] is None
-
-
-def test_memory_is_measured_in_a_process_of_its_own():
-    if not cost.CLEAR.exists():
-        pytest.skip("this system does not tell the peak of a process's memory")
-    found = cost.measure_apart(None, {"_target_": "denoisers.networks.simple_cnn.SimpleCNN"}, 1)
-    assert 0.9 * 64 * 256 * 256 * 4 / 1e6 < found["peak_mb"] < 200  # of a feature map at least
-
-
-class Same(nn.Module):
-    def forward(self, noisy, level=None):
-        return noisy
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for number in range(6):
-        Image.fromarray(skimage_data.camera()[40 * number : 40 * number + 40, 200:260]).save(folder / f"{number}.png")
-    return folder
-
-
-def listed(*overrides):
-    """Overrides as a list in an override."""
-    return "[" + ",".join(f'"{override}"' for override in overrides) + "]"
-
-
-def preset(pictures, *training):
-    """A preset's command line that takes seconds."""
-    place = ["data=folder", f"data.path={pictures}", "channels=1"]
-    return [
-        "comparison=set12",
-        f"comparison.training={listed('experiment=debug', *place, 'model.num_features=4', *training)}",
-        f"comparison.cases=[{listed(*place, 'noise=sigma25')}]",
-        f"comparison.methods.bm3d.evaluate={listed('model=median')}",
-        "comparison.methods.dncnn=null",
-        "comparison.methods.light_unet=null",
-        f"comparison.methods.unet.train={listed('model=dncnn', 'model.num_layers=2')}",
-    ]
-
-
-@pytest.mark.slow
-def test_a_preset_trains_evaluates_compares_and_goes_on(monkeypatch, capfd, tmp_path, pictures):
-    folder = tmp_path / "c"
-    arguments = [*preset(pictures), f"run_dir={folder}"]
-    code, printed = call(monkeypatch, capfd, compare.main, *arguments)
-    assert code == 0, printed
-    shown = cells(folder)
-    assert {name for name, _ in shown} == {"noisy", "dncnn", "median"}
-    rows = list(csv.DictReader((folder / "evaluations" / "bm3d-0" / "per_image.csv").open()))
-    assert shown["median", "PSNR"] == f"{np.mean([float(row['psnr']) for row in rows]):.2f}"
-    assert shown["dncnn", "parameters"] == "77"
-    assert float(shown["dncnn", "training min"]) >= 0
-    assert float(shown["dncnn", "CPU ms"]) >= 0
-    assert (folder / "report.html").stat().st_size > 10_000
-
-    weights = (folder / "runs" / "unet-0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns
-    code, printed = call(monkeypatch, capfd, compare.main, *arguments, "cost=false")
-    assert code == 0, printed
-    assert printed.count("done already") == 3
-    assert (folder / "runs" / "unet-0" / "checkpoints" / "best.ckpt").stat().st_mtime_ns == weights
-
-    code, printed = call(
-        monkeypatch,
-        capfd,
-        compare.main,
-        *arguments,
-        "comparison.seeds=[0]",
-        f"comparison.cases=[{listed('data=set12')}]",
-    )
-    assert code == 2
-    assert "was made with" in printed
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_a_preset_in_good_order_and_it_goes_on(monkeypatch, capfd, tmp_path, pictures):
-    folder = tmp_path / "c"
-    arguments = [
-        *preset(pictures, "trainer.max_steps=150"),
-        f"run_dir={folder}",
-        "cost=false",
-        "report=false",
-    ]
-    process = subprocess.Popen([sys.executable, "-m", "experiments.compare", *arguments], cwd=ROOT)
-    run = folder / "runs" / "unet-0"
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert (run / "checkpoints" / "last.ckpt").exists()
-    assert not (run / "summary.json").exists()
-    code, printed = call(monkeypatch, capfd, compare.main, *arguments)
-    assert code == 0, printed
-    assert f"train.py resume='{run}'" in printed
-    assert json.loads((run / "summary.json").read_text())["steps"] == 150
-
-
-@pytest.mark.slow
-def test_a_preset_whose_training_fails_says_so(monkeypatch, capfd, tmp_path, pictures):
-    arguments = preset(pictures, "data.path=/nowhere")
-    code, printed = call(monkeypatch, capfd, compare.main, *arguments, f"run_dir={tmp_path / 'c'}")
-    assert code == 2
-    assert "no such directory: /nowhere" in printed
-    assert "ended with exit code 2" in printed
-
-
-def test_presets_name_choices_that_exist():
-    for path in (CONF / "comparison").glob("*.yaml"):
-        spec = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        typed = [*spec.get("training", []), *(o for case in spec.get("cases", []) for o in case)]
-        typed += [o for method in spec.get("methods", {}).values() if method for os in method.values() for o in os]
-        for override in typed:
-            key, _, value = override.partition("=")
-            if "." not in key:
-                assert value in choices(key)
-
-
-def test_a_sweep_of_evaluations_is_compared(monkeypatch, capfd, tmp_path, pictures, run_compare):
-    place = ["data=folder", f"data.path={pictures}", "channels=1", "processes=1", "pictures=false"]
-    code, printed = call(
-        monkeypatch, capfd, evaluate.main, "-m", "model=identity,median", "noise=sigma15,sigma50", *place,
-        f"run_dir={tmp_path / 'sweep'}",
-    )  # fmt: skip
-    assert code == 0, printed
-    folder, _ = run_compare(tmp_path / "sweep")
-    shown = cells(folder)
-    noisy = float(shown["identity", f"{pictures.name} sigma50 kair PSNR"])
-    assert noisy == float(shown["noisy", f"{pictures.name} sigma50 kair PSNR"])
-    assert 20 * math.log10(255 / 50) < noisy < 17  # clipping helps
-    assert float(shown["median", f"{pictures.name} sigma15 kair PSNR"]) > 24
-
-
 CELLS = crossed(model=["dncnn", "unet"], loss=["mse", "l1"], seed=["0", "1"])
 
 
@@ -439,12 +282,3 @@ def test_findings_of_nothing_scored_are_empty():
     assert findings.figures(rows, {}) == {}
     assert len(comparison.differences(rows, "psnr", "a")) == 0
     assert comparison.means(rows, ["method"], ["psnr"])["psnr"].isna().all()
-
-
-def test_a_grid_is_a_method_for_each_combination():
-    methods = {"none": None, "a": {"train": ["x=1"], "grid": {"k": [3, 5], "d": [7]}}, "b": {"evaluate": ["model=b"]}}
-    assert plan.expanded(methods) == {
-        "a-3-7": {"train": ["x=1", "k=3", "d=7"]},
-        "a-5-7": {"train": ["x=1", "k=5", "d=7"]},
-        "b": {"evaluate": ["model=b"]},
-    }

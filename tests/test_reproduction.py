@@ -1,6 +1,7 @@
 """Reproduction presets compose and train, runs go on in slices, and the ledger's sums are right."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -138,13 +139,13 @@ def test_gpu_hours_are_steps_times_crops_times_operations_over_throughput(compos
     assert gpu_hours(model, 1, training, tflops=50) == pytest.approx(by_hand, rel=1e-6)
 
 
-def finished(folder, seed, typed=(), **psnr):
+def finished(folder, seed, typed=(), steps=82_850, **psnr):
     """A folder as a finished run leaves it."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("{}")
     (folder / "overrides.yaml").write_text("".join(f"- {override}\n" for override in typed))
     sets = {name: {"n": 2, "psnr": value, "ssim": 0.9} for name, value in psnr.items()}
-    facts = {"seed": seed, "results": sets, "train_seconds": 3725.0, "hardware": "a machine"}
+    facts = {"seed": seed, "results": sets, "steps": steps, "train_seconds": 3725.0, "hardware": "a machine"}
     (folder / "summary.json").write_text(json.dumps(facts))
 
 
@@ -157,14 +158,23 @@ def test_the_ledger_sets_runs_beside_what_is_published(monkeypatch, capfd, tmp_p
             folder = tmp_path / "runs" / "dncnn_b-blind0_55-0" / "evaluations" / f"{name.lower()}-{sigma}"
             finished(folder, 0, [], **{name: score})
             (folder / "overrides.yaml").unlink()
+    short = ["noise=sigma50", "trainer.max_steps=3104", "data.batch_size=16", "experiment=reproduce/xdncnn", "seed=2"]
+    finished(tmp_path / "others" / "xdncnn-2", 2, short, steps=3104, Set12=26.0, BSD68=25.9)
+    finished(tmp_path / "others" / "another", 0, ["experiment=reproduce/xdncnn", "noise=sigma15"], BSD68=1.0)
     (tmp_path / "runs" / "dncnn_s-sigma50-0").mkdir()
     (tmp_path / "runs" / "dncnn_s-sigma50-0" / "config.yaml").write_text("{}")
-    left_out = [f"~presets.{preset}" for preset in PRESETS if not preset.startswith("dncnn")]
-    asked = [f"runs={tmp_path / 'runs'}", f"output={tmp_path / 'page.md'}", f"run_dir={tmp_path / 'out'}", *left_out]
+    left_out = [f"~presets.{preset}" for preset in PRESETS if "dncnn" not in preset]
+    asked = [
+        f"runs={tmp_path / 'runs'}",
+        f"others=['{tmp_path / 'others'}']",
+        f"output={tmp_path / 'page.md'}",
+        f"run_dir={tmp_path / 'out'}",
+        *left_out,
+    ]
     assert call(monkeypatch, capfd, reproduction.main, *asked)[0] == 0
     page = (tmp_path / "page.md").read_text()
-    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| dncnn")]
-    assert len(rows) == 6
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in page.splitlines() if re.match(r"\| x?dncnn", line)]
+    assert len(rows) == 8
     cells = {(row[0], row[2]): row[3:] for row in rows}
     published = "Set12 30.44, BSD68 29.23"
     measured, difference = "Set12 30.40, BSD68 29.25", "Set12 -0.04, BSD68 +0.02"
@@ -175,6 +185,10 @@ def test_the_ledger_sets_runs_beside_what_is_published(monkeypatch, capfd, tmp_p
     assert cells["dncnn_s", "15"][1] == "not run here"
     assert cells["dncnn_s", "15"][5] == "about 0.4 GPU-hours"
     assert cells["dncnn_s", "50"][1] == "begun, not finished"
+    assert cells["xdncnn", "50"] == [
+        *("BSD68 26.26", "Set12 26.00, BSD68 25.90", "BSD68 -0.36", "2"),
+        *("shortened: 3,104 of 82,850 steps; data.batch_size=16", "1 h 02 min", "a machine"),
+    ]
     assert cells["dncnn_b", "25"][1:3] == ["Set12 30.30, BSD68 29.10", "Set12 -0.06, BSD68 -0.06"]
 
 
