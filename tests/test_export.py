@@ -32,7 +32,7 @@ from denoisers.memory import bytes_per_pixel
 from denoisers.networks.dncnn import DnCNN
 from denoisers.networks.ircnn import IRCNNBank
 from denoisers.ranged import ranged
-from denoisers.receptive import halo_of
+from denoisers.receptive import halo_of, sight_of
 from denoisers.weights import open_network
 from experiments import denoise, evaluate, export, exports
 
@@ -164,6 +164,7 @@ def test_a_checkpoint_becomes_files_that_commands_take_in_its_place(trained, run
         opened = open_network(file)
         assert (opened.channels, opened.name, opened.record["config"]["seed"]) == (1, "dncnn", 5)
         assert halo_of(network, 1) <= halo_of(opened.network, 1) <= halo_of(network, 1) + 1
+        assert sight_of(opened.network, 1).alignment == 1
         times = 2 if str(file).endswith(".onnx") else 1
         assert bytes_per_pixel(opened.network, 1) == pytest.approx(times * bytes_per_pixel(network, 1))
         out = tmp_path / f"evaluation{len(rows)}"
