@@ -16,7 +16,7 @@ from denoisers.views import UPRIGHT, View
 WHOLE = 512  # side of a square of pixels that is given whole without asking how much memory there is
 FRAMES = 4  # tiles of a given size that a network that sees time may hold at once; with more frames, they are smaller
 BLEND = 64  # pixels on each side of a tile in which it is blended with the next
-GRAIN = 16  # tiles' sides are its multiples: convolutions are quicker so
+GRAIN = 16  # tiles' sides are its multiples, for kernels that compute in blocks: only the last is smaller for it
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

@@ -146,6 +146,15 @@ def test_files_can_be_used_without_this_project(published, run, tmp_path):
     torch.testing.assert_close(program(noisy, level.expand(2, 1, 19, 22)), expected)
 
 
+def test_files_that_do_not_say_their_alignment_have_the_largest(tmp_path):
+    said = json.loads(facts_for(DnCNN(num_layers=2, num_features=2), alignment=2).to_json())
+    assert Facts.read(json.dumps(said), tmp_path, "a file").alignment == 2
+    del said["alignment"]
+    assert Facts.read(json.dumps(said), tmp_path, "a file").alignment == 64
+    with pytest.raises(CheckpointError, match="damaged"):
+        Facts.read(json.dumps(said | {"alignment": "2"}), tmp_path, "a file")
+
+
 def test_a_checkpoint_becomes_files_that_commands_take_in_its_place(trained, run, monkeypatch, capfd, tmp_path):
     path, network = trained
     code, printed = run(f"checkpoint={path}", f"to=[{','.join(FORMATS)}]", "output=files/net")
