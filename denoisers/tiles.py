@@ -16,7 +16,6 @@ from denoisers.views import UPRIGHT, View
 WHOLE = 512  # side of a square of pixels that is given whole without asking how much memory there is
 FRAMES = 4  # tiles of a given size that a network that sees time may hold at once; with more frames, they are smaller
 BLEND = 64  # pixels on each side of a tile in which it is blended with the next
-GRAIN = 16  # tiles' sides are its multiples, for kernels that compute in blocks: only the last is smaller for it
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ class Plan:
     """How pictures are cut into pieces, and what the network is shown for each.
 
     Args:
-        tile: the longest side of what the network is shown, a multiple of :func:`grain`.
+        tile: the longest side of what the network is shown, a multiple of the alignment.
         halo: how many pixels a piece is shown beyond itself, see :func:`rounded`; None: they overlap, and are blended.
         alignment: what is shown begins at its multiples, see :class:`denoisers.receptive.Sight`.
         cut: whether the picture is cut at all.
@@ -40,7 +39,7 @@ class Plan:
         return self.halo is None
 
     def pieces(self, length: int) -> list[slice]:
-        """The pieces along a side: equally long but for the first and last, and what is seen of them is aligned.
+        """The pieces along a side: equally long but for the last, and what is seen of them is aligned.
 
         Together they are the side; those that are blended overlap by twice ``BLEND``.
         """
@@ -48,8 +47,7 @@ class Plan:
             return [slice(0, length)]
         beyond = BLEND if self.halo is None else self.halo
         inner = length - 2 * beyond
-        count = math.ceil(inner / (self.tile - 2 * beyond))
-        step = multiple(inner / count + 2 * beyond, grain(self.alignment)) - 2 * beyond
+        step = multiple(inner / math.ceil(inner / (self.tile - 2 * beyond)), self.alignment)
         edge = 0 if self.halo is None else self.halo
         return [
             slice(start + edge if start else 0, length if start + step >= inner else start + step + 2 * beyond - edge)
@@ -67,11 +65,6 @@ class Plan:
 def multiple(length: float, unit: int) -> int:
     """The next multiple of a unit."""
     return math.ceil(length / unit) * unit
-
-
-def grain(alignment: int) -> int:
-    """What the sides of tiles are multiples of: of the alignment, and of ``GRAIN``."""
-    return math.lcm(alignment, GRAIN)
 
 
 def plan_for(
@@ -104,9 +97,9 @@ def plan_for(
         tile = math.floor(tile * min(1, math.sqrt(FRAMES / frames)))
     if pixels <= tile**2:
         return whole
-    unit, least = grain(sight.alignment), least_tile(sight)
+    least = least_tile(sight)
     if tile >= least or exact:
-        return Plan(max(tile // unit * unit, least), rounded(sight), sight.alignment)
+        return Plan(max(tile // sight.alignment * sight.alignment, least), rounded(sight), sight.alignment)
     return Plan(max(tile // ALIGNMENT * ALIGNMENT, least_tile(Sight(None))), halo=None)
 
 
@@ -119,13 +112,13 @@ def rounded(sight: Sight) -> int | None:
 def least_tile(sight: Sight) -> int:
     """The side of the smallest tile: two halos and ``ALIGNMENT`` pixels between them; without a halo, to be blended."""
     halo = rounded(sight)
-    return 4 * BLEND if halo is None else multiple(2 * halo + ALIGNMENT, grain(sight.alignment))
+    return 4 * BLEND if halo is None else multiple(2 * halo + ALIGNMENT, sight.alignment)
 
 
 def largest_tile(network: Network, channels: int, device: torch.device, sight: Sight, frames: int = 1) -> int:
     """The side of the largest tile that fits into memory, see :func:`side_that_fits`."""
     side = side_that_fits(network, channels, device, least=2 * least_tile(sight), frames=frames)
-    return side // grain(sight.alignment) * grain(sight.alignment)
+    return side // sight.alignment * sight.alignment
 
 
 def halving(run: Callable[[Plan], T], plan: Plan, smaller: Callable[[int], Plan]) -> tuple[T, Plan]:

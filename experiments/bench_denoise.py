@@ -58,12 +58,12 @@ def seconds(function: Callable[[], object]) -> float:
 def tiles(cfg: DictConfig) -> str:
     """4×4 tiles against the whole picture, both from uint8 to uint8."""
     from denoisers.receptive import sight_of
-    from denoisers.tiles import grain, multiple, rounded
+    from denoisers.tiles import multiple, rounded
 
     network, pixels = denoiser(cfg.model, cfg.channels), noise(cfg.side, cfg.side, cfg.channels)
     sight = sight_of(network.network, cfg.channels)
     beyond = 2 * (rounded(sight) or 0)
-    sides = {"whole": cfg.side, "tiles": multiple((cfg.side - beyond) / PIECES + beyond, grain(sight.alignment))}
+    sides = {"whole": cfg.side, "tiles": multiple((cfg.side - beyond) / PIECES + beyond, sight.alignment)}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(cfg.rounds + 1):
         for name, network.tile in sides.items():
