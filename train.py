@@ -64,6 +64,13 @@ def claim(run_dir: Path, cfg: DictConfig, typed: list[str], resumed: bool) -> No
         raise UserError(f"run_dir={run_dir} cannot be written: {error}") from error
 
 
+def parts(group: DictConfig | None) -> dict[str, Any]:
+    """What a group of the configuration names, by its name; what is null is left out."""
+    from hydra.utils import instantiate
+
+    return {name: part for name, part in (instantiate(group) or {}).items() if part is not None}
+
+
 def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
     """The data module, the module and the trainer that a configuration describes."""
     from hydra.utils import instantiate
@@ -92,7 +99,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
             optimizer=instantiate(cfg.optimizer),
             scheduler=instantiate(cfg.scheduler),
             score=instantiate(cfg.protocol.score),
-            baselines=dict(instantiate(cfg.baselines)),
+            baselines=parts(cfg.baselines),
             record={
                 "config": config,
                 "images": datamodule.splits.fingerprint(),
@@ -102,7 +109,7 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    callbacks, loggers = (list(instantiate(group).values()) for group in (cfg.callbacks, cfg.logger))
+    callbacks, loggers = (list(parts(group).values()) for group in (cfg.callbacks, cfg.logger))
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     return datamodule, module, trainer
 

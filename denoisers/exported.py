@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from denoisers.checkpoint import METADATA, CheckpointError
 from denoisers.layers import require_level
+from denoisers.receptive import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Facts:
         reach: of networks of clips [B, T, C, H, W], the frames and pixels that an estimate reaches; None: of images.
         receptive_field: the side of the square around an estimated pixel that it depends on; None: the whole image.
         whole_image: whether parts of an image are estimated otherwise than the image.
+        alignment: at whose multiples parts have to begin, see :class:`denoisers.receptive.Sight`; older files do not
+            say it.
         bytes_per_pixel: memory that the network takes in PyTorch for each pixel of an image; None: not known.
         record: what is known of the training: a configuration with the network, its noise and its value range.
         versions: of the packages that wrote the file.
@@ -42,6 +45,7 @@ class Facts:
     reach: tuple[int, int] | None = None
     receptive_field: int | None = None
     whole_image: bool = True
+    alignment: int = ALIGNMENT
     bytes_per_pixel: float | None = None
     record: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -70,8 +74,8 @@ class Facts:
             )
         try:
             found = json.loads(text)
-            facts = cls(**{each.name: found[each.name] for each in fields(cls)})
-            sizes = (facts.channels, *(facts.reach or ()), *([facts.receptive_field] if facts.receptive_field else []))
+            facts = cls(**{each.name: found[each.name] for each in fields(cls) if each.name in found})
+            sizes = (facts.channels, facts.alignment, facts.receptive_field or 0, *(facts.reach or ()))
             if not all(isinstance(size, int) for size in sizes) or not isinstance(facts.level, bool):
                 raise ValueError("sizes that are no numbers")
             return facts
@@ -109,6 +113,7 @@ class Exported(nn.Module, ABC):
             ) from error
         self.facts = Facts.read(text, path, self.kind)
         self.receptive_field, self.whole_image = self.facts.receptive_field, self.facts.whole_image
+        self.alignment = self.facts.alignment
         self.bytes_per_pixel = self.facts.bytes_per_pixel and self.memory * self.facts.bytes_per_pixel
         self.reach = tuple(self.facts.reach) if self.facts.reach else None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.layers import LevelError, channels_last
-from denoisers.receptive import Network, halo_of
+from denoisers.receptive import Network, sight_of
 from denoisers.tiles import WHOLE, Plan, bands, halving, largest_tile, plan_for, tiled
 from denoisers.views import EIGHT, UPRIGHT
 from denoisers.weights import open_network
@@ -162,7 +162,7 @@ class Denoiser(nn.Module):
             return plan_for(self.network, self.channels, noisy.shape[-2:], device, tile=side, exact=exact)
 
         if self.tile is None and math.prod(noisy.shape[-2:]) > WHOLE**2 and not getattr(self.network, "whole", False):
-            self.tile = largest_tile(self.network, self.channels, device, halo_of(self.network, self.channels))
+            self.tile = largest_tile(self.network, self.channels, device, sight_of(self.network, self.channels))
 
         def run(plan: Plan) -> None:
             for rows, estimate in bands(self.estimate, noisy, level, plan, self.views, prepare):

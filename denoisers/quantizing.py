@@ -74,7 +74,11 @@ def int8_openvino(source: Path, target: Path, samples: Samples) -> None:
         CheckpointError: a package is missing; the message names the extra.
     """
     openvino = needed("openvino", "an int8 OpenVINO file is to be made")
-    nncf = needed("nncf", "an int8 OpenVINO file is to be made")
+    kind = logging.getLoggerClass()
+    try:
+        nncf = needed("nncf", "an int8 OpenVINO file is to be made")
+    finally:
+        logging.setLoggerClass(kind)  # NNCF wants all loggers to be its own
     nncf.set_log_level(logging.ERROR)
     with said_as_ours(source, "NNCF"):
         model = openvino.Core().read_model(str(source))

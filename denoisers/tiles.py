@@ -10,7 +10,7 @@ from torch import Tensor
 
 from denoisers.clips import estimated, reach_of
 from denoisers.memory import is_out_of_memory, side_that_fits
-from denoisers.receptive import ALIGNMENT, Network, halo_of
+from denoisers.receptive import ALIGNMENT, Network, Sight, sight_of
 from denoisers.views import UPRIGHT, View
 
 WHOLE = 512  # side of a square of pixels that is given whole without asking how much memory there is
@@ -24,13 +24,14 @@ class Plan:
     """How pictures are cut into pieces, and what the network is shown for each.
 
     Args:
-        tile: the longest side of what the network is shown, a multiple of 64 pixels.
-        halo: how many pixels a piece is shown beyond itself, a multiple of 32; None: pieces overlap, and are blended.
+        tile: the longest side of what the network is shown, a multiple of the alignment.
+        halo: how many pixels a piece is shown beyond itself, see :func:`rounded`; None: they overlap, and are blended.
+        alignment: what is shown begins at its multiples, see :class:`denoisers.receptive.Sight`.
         cut: whether the picture is cut at all.
     """
 
-    def __init__(self, tile: int, halo: int | None, cut: bool = True) -> None:
-        self.tile, self.halo, self.cut = tile, halo, cut
+    def __init__(self, tile: int, halo: int | None, alignment: int = ALIGNMENT, cut: bool = True) -> None:
+        self.tile, self.halo, self.alignment, self.cut = tile, halo, alignment, cut
 
     @property
     def blended(self) -> bool:
@@ -38,7 +39,7 @@ class Plan:
         return self.halo is None
 
     def pieces(self, length: int) -> list[slice]:
-        """The pieces along a side: equally long but for the last, and what is seen of them begins at multiples of 64.
+        """The pieces along a side: equally long but for the last, and what is seen of them is aligned.
 
         Together they are the side; those that are blended overlap by twice ``BLEND``.
         """
@@ -46,7 +47,7 @@ class Plan:
             return [slice(0, length)]
         beyond = BLEND if self.halo is None else self.halo
         inner = length - 2 * beyond
-        step = math.ceil(inner / math.ceil(inner / (self.tile - 2 * beyond)) / ALIGNMENT) * ALIGNMENT
+        step = multiple(inner / math.ceil(inner / (self.tile - 2 * beyond)), self.alignment)
         edge = 0 if self.halo is None else self.halo
         return [
             slice(start + edge if start else 0, length if start + step >= inner else start + step + 2 * beyond - edge)
@@ -56,14 +57,14 @@ class Plan:
     def seen(self, piece: slice, length: int, turned: bool = False) -> slice:
         """What the network is shown for a piece of a side, which it may see turned round: aligned as it sees it."""
         start, stop = (length - piece.stop, length - piece.start) if turned else (piece.start, piece.stop)
-        start = max(0, start - (self.halo or 0)) // ALIGNMENT * ALIGNMENT
-        stop = min(length, aligned(stop + (self.halo or 0)))
+        start = max(0, start - (self.halo or 0)) // self.alignment * self.alignment
+        stop = min(length, multiple(stop + (self.halo or 0), self.alignment))
         return slice(length - stop, length - start) if turned else slice(start, stop)
 
 
-def aligned(length: float) -> int:
-    """The next multiple of 64."""
-    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+def multiple(length: float, unit: int) -> int:
+    """The next multiple of a unit."""
+    return math.ceil(length / unit) * unit
 
 
 def plan_for(
@@ -81,41 +82,43 @@ def plan_for(
 
     Args:
         tile: the side of a tile; None: the largest that fits into memory, see :func:`side_that_fits`.
-        halo: None: as far as the network sees, see :func:`halo_of`.
+        halo: None: as far as the network sees, and aligned as it needs it, see :func:`sight_of`.
         frames: how many the network is shown at once.
         exact: whether a given tile that is too small for the halo is made larger; else its borders are blended.
     """
     pixels = math.prod(size)
-    whole = Plan(aligned(max(size)), halo=0, cut=False)
+    whole = Plan(multiple(max(size), ALIGNMENT), halo=0, cut=False)
     if getattr(network, "whole", False) or (tile is None and pixels * frames <= WHOLE**2):
         return whole
-    halo = halo_of(network, channels) if halo is None else halo
+    sight = sight_of(network, channels) if halo is None else Sight(halo)
     if tile is None:
-        tile, exact = largest_tile(network, channels, device, halo, frames), False
+        tile, exact = largest_tile(network, channels, device, sight, frames), False
     else:
         tile = math.floor(tile * min(1, math.sqrt(FRAMES / frames)))
     if pixels <= tile**2:
         return whole
-    tile, least = tile // ALIGNMENT * ALIGNMENT, least_tile(halo)
+    least = least_tile(sight)
     if tile >= least or exact:
-        return Plan(max(tile, least), None if halo is None else rounded(halo))
-    return Plan(max(tile, least_tile(None)), halo=None)
+        return Plan(max(tile // sight.alignment * sight.alignment, least), rounded(sight), sight.alignment)
+    return Plan(max(tile // ALIGNMENT * ALIGNMENT, least_tile(Sight(None))), halo=None)
 
 
-def rounded(halo: int) -> int:
-    """The next multiple of 32."""
-    return math.ceil(halo / (ALIGNMENT // 2)) * (ALIGNMENT // 2)
+def rounded(sight: Sight) -> int | None:
+    """The halo with which what is shown of neighbours is aligned: twice it is a multiple of the alignment."""
+    halo, alignment = sight
+    return None if halo is None else multiple(halo, alignment if alignment % 2 else alignment // 2)
 
 
-def least_tile(halo: int | None) -> int:
-    """The side of the smallest tile with such a halo; None: of one that is blended."""
-    return 4 * BLEND if halo is None else 2 * rounded(halo) + ALIGNMENT
+def least_tile(sight: Sight) -> int:
+    """The side of the smallest tile: two halos and ``ALIGNMENT`` pixels between them; without a halo, to be blended."""
+    halo = rounded(sight)
+    return 4 * BLEND if halo is None else multiple(2 * halo + ALIGNMENT, sight.alignment)
 
 
-def largest_tile(network: Network, channels: int, device: torch.device, halo: int | None, frames: int = 1) -> int:
-    """The side of the largest tile that fits into memory, see :func:`side_that_fits`, a multiple of 64."""
-    side = side_that_fits(network, channels, device, least=2 * least_tile(halo), frames=frames)
-    return side // ALIGNMENT * ALIGNMENT
+def largest_tile(network: Network, channels: int, device: torch.device, sight: Sight, frames: int = 1) -> int:
+    """The side of the largest tile that fits into memory, see :func:`side_that_fits`."""
+    side = side_that_fits(network, channels, device, least=2 * least_tile(sight), frames=frames)
+    return side // sight.alignment * sight.alignment
 
 
 def halving(run: Callable[[Plan], T], plan: Plan, smaller: Callable[[int], Plan]) -> tuple[T, Plan]:

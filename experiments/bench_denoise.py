@@ -57,12 +57,13 @@ def seconds(function: Callable[[], object]) -> float:
 
 def tiles(cfg: DictConfig) -> str:
     """4×4 tiles against the whole picture, both from uint8 to uint8."""
-    from denoisers.receptive import halo_of
-    from denoisers.tiles import aligned, rounded
+    from denoisers.receptive import sight_of
+    from denoisers.tiles import multiple, rounded
 
     network, pixels = denoiser(cfg.model, cfg.channels), noise(cfg.side, cfg.side, cfg.channels)
-    halo = rounded(halo_of(network.network, cfg.channels) or 0)
-    sides = {"whole": aligned(cfg.side), "tiles": aligned(cfg.side / PIECES) + 2 * halo}
+    sight = sight_of(network.network, cfg.channels)
+    beyond = 2 * (rounded(sight) or 0)
+    sides = {"whole": cfg.side, "tiles": multiple((cfg.side - beyond) / PIECES + beyond, sight.alignment)}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(cfg.rounds + 1):
         for name, network.tile in sides.items():

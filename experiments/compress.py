@@ -2,12 +2,13 @@
 
 Each variant is a file in the run's folder that ``denoise`` and ``evaluate`` take. All are scored by
 ``experiments.evaluate``, and what they cost is measured in processes of their own; ``compress.md`` and ``compress.csv``
-hold the table. What is there is kept, so that an interrupted table goes on.
+hold the table. What is there is kept, so that an interrupted table goes on. Forms that cannot be made of this network
+are named beneath the table with the reason; the exit code is then 3.
 """
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,28 @@ def scored(cfg: DictConfig, variant: str, path: Path) -> float:
     return sum(r["psnr"] * r["n"] for r in results) / sum(r["n"] for r in results)
 
 
+def made(workshop: Workshop, variants: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The variants' files, and of those that this network does not have the reason.
+
+    Raises:
+        CheckpointError: it has none in float32, with which all others are compared.
+    """
+    from denoisers.exporting import ExportError
+    from denoisers.pruning import PruningError
+
+    files: dict[str, Path] = {}
+    refused: dict[str, str] = {}
+    for variant in variants:
+        try:
+            files[variant] = workshop.make(variant)
+        except (ExportError, PruningError) as error:
+            if variant == "float32":
+                raise
+            refused[variant] = str(error)
+            log.warning(f"WARNING: {variant} is left out: {error}")
+    return files, refused
+
+
 @command("compress")
 def main(cfg: DictConfig) -> None:
     variants = asked_for(cfg)
@@ -114,7 +137,7 @@ def main(cfg: DictConfig) -> None:
     workshop = Workshop(cfg, run_dir)
     channels = workshop.network("").channels
     claim(cfg, run_dir)
-    files = {variant: workshop.make(variant) for variant in variants}
+    files, refused = made(workshop, variants)
     psnr = {variant: scored(cfg, variant, path) for variant, path in files.items()}
     costs = {variant: {size: costs_of(path, channels, size) for size in SIZES} for variant, path in files.items()}
     places, (height, width) = {variant: str(path) for variant, path in files.items()}, cfg.size
@@ -139,11 +162,14 @@ def main(cfg: DictConfig) -> None:
         f"peak: memory beyond the network's own. Calibrated and fine-tuned: {' '.join(cfg.training)}; pruned: keep="
         f"{cfg.keep} by {cfg.criterion}. {provenance.hardware()}; commit {provenance.commit()}."
     )
-    table = Table("Smaller and faster forms", columns, body, note)
+    reasons = [f"{variant} is left out: {reason}." for variant, reason in refused.items()]
+    table = Table("Smaller and faster forms", columns, body, "\n\n".join([note, *reasons]))
     write_text(run_dir / "compress.csv", table.csv())
     write_text(run_dir / "compress.md", table.markdown())
     table.show()
     log.info(f"table       {run_dir / 'compress.md'}")
+    if refused:
+        raise SystemExit(3)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,16 @@ def facts_of(opened: "Opened") -> "Facts":
     from denoisers.exported import Facts
     from denoisers.exporting import takes_level
     from denoisers.memory import bytes_per_pixel
-    from denoisers.receptive import halo_of, receptive_field
+    from denoisers.receptive import receptive_field, sight_of
     from experiments import provenance
 
     config: Mapping[str, Any] = {"model": opened.spec, "channels": opened.channels}
     if opened.record:
         config = {key: opened.record["config"][key] for key in KEPT if key in opened.record["config"]}
-    field, halo = receptive_field(opened.network, opened.channels), halo_of(opened.network, opened.channels)
-    if field is not None and halo is not None:
-        field = max(field, 2 * halo + 1)  # networks that halve the resolution see further to one side
+    field = receptive_field(opened.network, opened.channels)
+    halo, alignment = sight_of(opened.network, opened.channels)
+    if field is not None:  # networks that halve the resolution see further to one side
+        field = None if halo is None else max(field, 2 * halo + 1)
     return Facts(
         network=opened.name,
         channels=opened.channels,
@@ -39,6 +40,7 @@ def facts_of(opened: "Opened") -> "Facts":
         reach=reach_of(opened.network),
         receptive_field=field,
         whole_image=field is None,
+        alignment=alignment,
         bytes_per_pixel=bytes_per_pixel(opened.network, opened.channels),
         record={"config": config},
         versions=provenance.versions(),

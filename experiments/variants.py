@@ -6,8 +6,6 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +55,13 @@ class Workshop:
         return self.folder / f"{variant}{SUFFIXES[parts(variant)[1]]}"
 
     def make(self, variant: str) -> Path:
-        """Its file, made if it is not there; what it took is said."""
+        """Its file, made if it is not there; what it took is said.
+
+        Raises:
+            ExportError, PruningError: there is no such form of this network; the message gives the reason.
+            CheckpointError: a package is missing; the message names the extra.
+            UserError: what is made for it from training images or a student cannot be.
+        """
         path, started = self.path(variant), time.monotonic()
         if path.exists():
             log.info(f"made already: {path}")
@@ -137,8 +141,7 @@ class Workshop:
                 {key: pair[key].numpy() for key in (("noisy", "level") if told else ("noisy",))}
                 for pair in self.examples()
             ]
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # NNCF changes the process that imports it
-                pool.submit(int8_onnx if path.suffix == ".onnx" else int8_openvino, exact, path, samples).result()
+            (int8_onnx if path.suffix == ".onnx" else int8_openvino)(exact, path, samples)
         finally:
             shutil.rmtree(exact.parent)
 
@@ -152,15 +155,10 @@ class Workshop:
         whole = self.network("")
         assert whole.spec is not None
         if isinstance(whole.network, Ranged):
-            raise UserError(
-                "pruned: only networks of the value range [0, 1] are pruned so far; leave it out of variants"
-            )
+            raise PruningError("only networks of the value range [0, 1] are pruned so far")
         start, run = self.folder / "pruned" / "start.safetensors", self.folder / "pruned" / "run"
-        try:
-            spec = narrower(whole.spec, self.cfg.keep)
-            self.remove_channels(whole, spec, start)
-        except PruningError as error:
-            raise UserError(f"{error}; leave pruned out of variants") from error
+        spec = narrower(whole.spec, self.cfg.keep)
+        self.remove_channels(whole, spec, start)
         at = [f"init_from={quoted(start)}", f"data_root={quoted(Path(self.cfg.data_root))}"]
         plan.done(plan.TRAIN, run, [*self.cfg.training, *self.cfg.finetune, *model_overrides(spec), *at])
         return run
@@ -214,10 +212,11 @@ def model_overrides(spec: Mapping[str, Any]) -> list[str]:
     """What is typed to train a network of that configuration.
 
     Raises:
-        UserError: no choice of the model axis is of its class.
+        PruningError: no choice of the model axis is of its class.
     """
     import hydra
 
+    from denoisers.pruning import PruningError
     from experiments.networks import learning
 
     arguments = {key: value for key, value in spec.items() if key not in ("_target_", "channels")}
@@ -229,4 +228,4 @@ def model_overrides(spec: Mapping[str, Any]) -> list[str]:
                 f"{'' if key in known else '+'}model.{key}={json.dumps(value)}" for key, value in arguments.items()
             ]
             return [f"model={name}", f"channels={channels}", *typed]
-    raise UserError(f"pruned: no choice of model= is a {spec['_target_']}, so that it could not be fine-tuned")
+    raise PruningError(f"no choice of model= is a {spec['_target_']}, so that it could not be fine-tuned")

@@ -1,9 +1,8 @@
 """Smaller and faster forms of a network, and the table of them."""
 
 import copy
-from concurrent.futures import ProcessPoolExecutor
+import logging
 from itertools import pairwise
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -171,7 +170,7 @@ def test_bfloat16_weights_take_half_the_room(tmp_path):
 
 @pytest.mark.parametrize("told", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("quantise", "suffix"), [(int8_onnx, ".onnx"), (int8_openvino, ".xml")])
-def test_int8_files_run_and_are_close(tmp_path, quantise, suffix, told):
+def test_int8_files_run_and_are_close(tmp_path, caplog, quantise, suffix, told):
     spec = DNCNN | {"num_features": 32, "norm": True}
     if told:
         spec = {"_target_": "denoisers.networks.ffdnet.FFDNet", "channels": 1, "num_layers": 4, "num_features": 32}
@@ -185,8 +184,11 @@ def test_int8_files_run_and_are_close(tmp_path, quantise, suffix, told):
     (exporter.onnx if suffix == ".onnx" else exporter.openvino)(exact)
     names = ("noisy", "level") if told else ("noisy",)
     samples = [dict(zip(names, (noisy.numpy(), level.numpy()), strict=False)) for noisy, _, level in pairs(5)]
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # NNCF leaves pytest without its streams
-        pool.submit(quantise, exact, target, samples).result()
+    before = logging.getLoggerClass(), logging.root.level, list(logging.root.handlers)
+    quantise(exact, target, samples)
+    assert (logging.getLoggerClass(), logging.root.level, list(logging.root.handlers)) == before
+    logging.getLogger(f"after {suffix}").warning("still heard")
+    assert "still heard" in caplog.text
     found = open_network(target)
     assert found.network.facts == open_network(exact).network.facts
     weights = [file.with_suffix(".bin") if suffix == ".xml" else file for file in (exact, target)]
@@ -266,6 +268,25 @@ def test_the_table_is_made_and_goes_on(monkeypatch, capfd, photographs, tmp_path
     code, printed = call(monkeypatch, capfd, compress.main, *asked, "variants=[float32]", "keep=0.25")
     assert code == 2
     assert "another keep" in printed
+
+
+def test_forms_that_a_network_does_not_have_are_named_beneath_the_table(monkeypatch, capfd, tmp_path):
+    cost_of = {"cpu_ms": 1.0, "peak_mb": None}
+    monkeypatch.setattr(compress, "scored", lambda *args: 30.0)
+    monkeypatch.setattr(compress, "costs_of", lambda *args: cost_of)
+    monkeypatch.setattr(cost, "turns_apart", lambda places, *args: dict.fromkeys([*places, "eager"], 1.0))
+    checkpoint = saved(tmp_path, DNCNN, ranged(lively(DNCNN), [-1, 1]), value_range=[-1, 1])
+    folder = tmp_path / "table"
+    asked = [f"checkpoint={checkpoint}", f"run_dir={folder}", "variants=[pruned,folded,pruned-onnx]"]
+    code, printed = call(monkeypatch, capfd, compress.main, *asked)
+    assert code == 3, printed
+    rows = (folder / "compress.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["float32", "folded"]
+    beneath = (folder / "compress.md").read_text().split("\n\n")[-2:]
+    for line, variant in zip(beneath, ["pruned", "pruned-onnx"], strict=True):
+        assert line.strip() == f"{variant} is left out: only networks of the value range [0, 1] are pruned so far."
+        assert f"{variant} is left out" in printed
+    assert not [file for file in folder.iterdir() if "pruned" in file.name]
 
 
 @pytest.mark.parametrize(

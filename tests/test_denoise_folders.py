@@ -141,11 +141,11 @@ def test_tiles_are_reported_and_kept_by_a_rerun(teacher, tmp_path, denoise, monk
         noise(tmp_path / "in" / name, (300, 210), "L")
     assert denoise(checkpoint, tmp_path / "in", tmp_path / "out")[0] == 0
     first, files = contents(tmp_path / "out"), report(tmp_path / "out")["files"]
-    assert (files["a.png"]["tile"], files["a.png"]["blended"]) == (192, False)
+    assert (files["a.png"]["tile"], files["a.png"]["blended"]) == (200, False)
     (tmp_path / "out" / "a.png").unlink()
     monkeypatch.setattr("denoisers.tiles.side_that_fits", lambda *args, **kwargs: 128)
     assert denoise(checkpoint, tmp_path / "in", tmp_path / "out")[0] == 0
-    assert report(tmp_path / "out")["files"]["a.png"]["tile"] == 192
+    assert report(tmp_path / "out")["files"]["a.png"]["tile"] == 200
     assert contents(tmp_path / "out") == first
 
 

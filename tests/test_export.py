@@ -32,7 +32,7 @@ from denoisers.memory import bytes_per_pixel
 from denoisers.networks.dncnn import DnCNN
 from denoisers.networks.ircnn import IRCNNBank
 from denoisers.ranged import ranged
-from denoisers.receptive import halo_of
+from denoisers.receptive import halo_of, sight_of
 from denoisers.weights import open_network
 from experiments import denoise, evaluate, export, exports
 
@@ -146,6 +146,15 @@ def test_files_can_be_used_without_this_project(published, run, tmp_path):
     torch.testing.assert_close(program(noisy, level.expand(2, 1, 19, 22)), expected)
 
 
+def test_files_that_do_not_say_their_alignment_have_the_largest(tmp_path):
+    said = json.loads(facts_for(DnCNN(num_layers=2, num_features=2), alignment=2).to_json())
+    assert Facts.read(json.dumps(said), tmp_path, "a file").alignment == 2
+    del said["alignment"]
+    assert Facts.read(json.dumps(said), tmp_path, "a file").alignment == 64
+    with pytest.raises(CheckpointError, match="damaged"):
+        Facts.read(json.dumps(said | {"alignment": "2"}), tmp_path, "a file")
+
+
 def test_a_checkpoint_becomes_files_that_commands_take_in_its_place(trained, run, monkeypatch, capfd, tmp_path):
     path, network = trained
     code, printed = run(f"checkpoint={path}", f"to=[{','.join(FORMATS)}]", "output=files/net")
@@ -164,6 +173,7 @@ def test_a_checkpoint_becomes_files_that_commands_take_in_its_place(trained, run
         opened = open_network(file)
         assert (opened.channels, opened.name, opened.record["config"]["seed"]) == (1, "dncnn", 5)
         assert halo_of(network, 1) <= halo_of(opened.network, 1) <= halo_of(network, 1) + 1
+        assert sight_of(opened.network, 1).alignment == 1
         times = 2 if str(file).endswith(".onnx") else 1
         assert bytes_per_pixel(opened.network, 1) == pytest.approx(times * bytes_per_pixel(network, 1))
         out = tmp_path / f"evaluation{len(rows)}"

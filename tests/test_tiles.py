@@ -1,5 +1,7 @@
 """Large pictures: what is done piece by piece gives what is done at once, and no piece is large."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,8 @@ from denoisers.inference import Denoiser
 from denoisers.metrics import Score, psnr, ssim
 from denoisers.module import DenoisingModule
 from denoisers.objectives.supervised import Supervised
-from denoisers.receptive import halo_of
-from denoisers.tiles import Plan, bands, faded, neighbours, plan_for, tiled
+from denoisers.receptive import Sight, halo_of, sight_of
+from denoisers.tiles import Plan, bands, faded, least_tile, neighbours, plan_for, rounded, tiled
 from denoisers.views import EIGHT
 from experiments import strips
 
@@ -57,11 +59,32 @@ def lively(network):
     return network.eval()
 
 
-@pytest.mark.parametrize(("tile", "halo"), [(832, 64), (128, 32), (64, 0), (256, 96)])
-def test_tiles_give_every_pixel_once_and_see_beyond_it(tile, halo):
-    plan = Plan(tile, halo)
+class Strided(nn.Module):
+    """Subtracts means of each so many columns and rows, and beside it the mean of neighbours, by a kernel that wide."""
+
+    def __init__(self, stride, gain=1.0, wide=1, centred=False):
+        super().__init__()
+        self.stride, self.gain, self.wide, self.centred = stride, gain, wide, centred
+
+    def forward(self, noisy, level=None):
+        height, width = noisy.shape[-2:]
+        down, right = -height % self.stride, -width % self.stride
+        up, left = (down // 2, right // 2) if self.centred else (0, 0)
+        padded = nn.functional.pad(noisy, (left, right - left, up, down - up), mode="replicate")
+        means = nn.functional.interpolate(nn.functional.avg_pool2d(padded, self.stride), scale_factor=self.stride)
+        blurred = nn.functional.avg_pool2d(noisy, (1, self.wide), 1, (0, self.wide // 2))
+        blurred = nn.functional.avg_pool2d(blurred, (self.wide, 1), 1, (self.wide // 2, 0))
+        return noisy - self.gain * means[..., up : up + height, left : left + width] - blurred
+
+
+@pytest.mark.parametrize(
+    ("tile", "halo", "alignment"),
+    [(832, 64, 64), (128, 32, 64), (64, 0, 64), (256, 96, 64), (145, 17, 1), (530, 33, 2), (99, 9, 3), (168, 44, 8)],
+)
+def test_tiles_give_every_pixel_once_and_see_beyond_it(tile, halo, alignment):
+    plan = Plan(tile, halo, alignment)
     for length in [*range(1, 400), 2999, 3000, 3001, 4000]:
-        given = []
+        given, shown = [], 0
         for piece in plan.pieces(length):
             given += range(piece.start, piece.stop)
             for turned in (False, True):
@@ -69,10 +92,51 @@ def test_tiles_give_every_pixel_once_and_see_beyond_it(tile, halo):
                 assert seen.start == 0 or piece.start - seen.start >= halo
                 assert seen.stop == length or seen.stop - piece.stop >= halo
                 first, last = (length - seen.stop, length - seen.start) if turned else (seen.start, seen.stop)
-                assert first % 64 == 0  # as the network sees it
-                assert last % 64 == 0 or last == length
-                assert last - first <= tile + 64 * turned
+                assert first % alignment == 0  # as the network sees it
+                assert last % alignment == 0 or last == length
+                assert last - first <= tile + alignment * turned
+            seen = plan.seen(piece, length)
+            shown += seen.stop - seen.start
         assert given == list(range(length))
+        assert shown == length + 2 * halo * (len(plan.pieces(length)) - 1)  # nothing more than the overlap
+
+
+def test_overlaps_are_no_larger_than_what_a_network_sees():
+    assert [rounded(Sight(17, alignment)) for alignment in (1, 2, 3, 4, 8, 64)] == [17, 17, 18, 18, 20, 32]
+    plan = Plan(526, rounded(Sight(17, 1)), 1)
+    seen = [plan.seen(piece, 2000) for piece in plan.pieces(2000)]
+    assert len(seen) == 4
+    assert sum(piece.stop - piece.start for piece in seen) == 2000 + 3 * 34
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.0])
+@pytest.mark.parametrize("stride", [1, 2, 3, 8, 48, 64])
+def test_the_alignment_is_found(stride, gain):
+    assert sight_of(Strided(stride, gain), 1).alignment == stride
+
+
+def test_the_alignment_is_found_though_what_is_aligned_reaches_less_far():
+    assert sight_of(Strided(4, wide=21), 1) == (10, 4)
+
+
+@pytest.mark.parametrize("network", [Strided(5), Strided(8, centred=True)], ids=["stride 5", "centred"])
+def test_what_no_multiple_keeps_in_phase_is_blended(network):
+    assert sight_of(network, 1) == (None, 64)
+    assert plan_for(network, 1, (900, 900), torch.device("cpu"), tile=256).blended
+
+
+@pytest.mark.parametrize(("tile", "size"), [(32, (241, 303)), (100, (270, 271))])
+@pytest.mark.parametrize("network", [Strided(1, wide=9), Strided(3), Strided(4, wide=21), Strided(8), Strided(48)])
+@torch.inference_mode()
+def test_odd_pictures_in_odd_tiles_are_the_whole_picture(network, tile, size):
+    noisy = torch.rand(2, 1, *size)
+    plan, shapes = plan_for(network, 1, size, noisy.device, tile=tile), []
+    hook = network.register_forward_pre_hook(lambda module, given: shapes.append(given[0].shape))
+    found = torch.cat([part for _, part in bands(network, noisy, None, plan, EIGHT)], dim=-2)
+    hook.remove()
+    assert len(shapes) > 8
+    views = [view.undo(network(view.of(noisy).contiguous())) for view in EIGHT]
+    torch.testing.assert_close(found, torch.stack(views).mean(0), atol=1e-5, rtol=0)
 
 
 def test_blended_tiles_fade_into_one_another():
@@ -89,17 +153,15 @@ def test_blended_tiles_fade_into_one_another():
 @torch.inference_mode()
 def test_tiles_equal_the_whole_picture(spec, model):
     network = lively(instantiate(small(spec(model))))
-    halo, level = halo_of(network, 1), torch.full((1, 1, 1, 1), 0.1)
-    least = 64 if halo is None else 2 * -(-halo // 32) * 32 + 64
-    noisy, shapes = torch.rand(1, 1, 8, 2 * least + 110), []
-    if halo is None:
-        noisy = torch.rand(1, 1, 8, 600)
+    sight, level = sight_of(network, 1), torch.full((1, 1, 1, 1), 0.1)
+    halo, least = sight.halo, least_tile(sight)
+    noisy, shapes = torch.rand(1, 1, 8, 600 if halo is None else 2 * least + 111), []
     whole = network(noisy, level)
     hook = network.register_forward_pre_hook(lambda module, given: shapes.append(given[0].shape[-1]))
     estimate = tiled(network, noisy, level, tile=32)
     hook.remove()
     assert len(shapes) > 2
-    assert max(shapes) <= (least if halo is not None else 256)
+    assert max(shapes) <= least
     scale = max(1, whole.abs().max())
     if halo is None:  # the stated exception: the whole picture counts
         assert 1e-5 * scale < (estimate - whole).abs().max() < 1e3 * scale
@@ -115,7 +177,9 @@ def test_a_network_may_say_itself_how_far_it_sees():
     assert halo_of(network, 1) == 0
     declared = Seen()
     declared.receptive_field = 35
-    assert halo_of(declared, 1) == 18
+    assert sight_of(declared, 1) == (18, 64)
+    declared.alignment = 2
+    assert sight_of(declared, 1) == (18, 2)
     declared.whole_image = True
     assert halo_of(declared, 1) is None
 
@@ -129,6 +193,16 @@ def test_how_far_networks_see(compose, model, reach):
     assert halo_of(network, 3) == reach  # untrained, which is the identity, and in training mode
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("model", "alignment"),
+    [("dncnn", 1), ("xdncnn", 1), ("adnet", 1), ("ffdnet", 2), ("unet", 8), ("swinir", 4)],
+)
+def test_where_networks_may_be_cut(spec, model, alignment):
+    network = instantiate(small(spec(model)))
+    assert sight_of(network, 1).alignment == alignment  # untrained, which is the identity
+    assert sight_of(lively(copy.deepcopy(network)), 1) == sight_of(network, 1)
 
 
 @pytest.mark.parametrize("model", ["res_unet", "light_unet", "cbam_unet", "danet", "nafnet32", "restormer"])

@@ -14,6 +14,7 @@ from PIL import Image
 import train
 from denoisers.activations import ACTIVATIONS
 from experiments.cli import UserError, flat
+from experiments.strips import Strips
 
 AXES = {
     "model": [model for model in TRAINABLE if takes_activation(model)],
@@ -188,6 +189,16 @@ def test_a_run_is_a_function_of_its_seed(compose, tiny, tmp_path):
     first = weights("a", 0)
     assert torch.equal(first, weights("b", 0))
     assert not torch.equal(first, weights("c", 1))
+
+
+def test_parts_that_are_null_are_left_out(compose, tiny, tmp_path):
+    nulls = ["baselines.median=null", "callbacks.strips=null"]
+    cfg = compose(*tiny, "model=dncnn", "model.num_features=4", f"run_dir={tmp_path}", *nulls)
+    _, module, trainer = train.build(cfg)
+    assert list(module.baselines) == ["noisy"]
+    assert not any(isinstance(callback, Strips) for callback in trainer.callbacks)
+    cfg.baselines = None
+    assert train.parts(cfg.baselines) == {}
 
 
 def test_compiled_training_keeps_its_keys(compose, tiny, tmp_path):
