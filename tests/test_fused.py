@@ -140,3 +140,19 @@ def test_kernels_on_a_gpu(kind, contiguous):
 
     fused.check(kernels, kind, contiguous, "cuda")
     fused.check(kernels, kind, contiguous, "cuda", (3, 70, 33, 129))
+
+
+@pytest.mark.parametrize("variant", [pytest.param(variant, marks=GPU) for variant in (XUnit, XUnitS, XUnitD)])
+@GATES
+def test_units_on_a_gpu_are_those_of_the_cpu(monkeypatch, variant, gate):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    here, x = randomize(variant(70, 9, gate)), torch.randn(3, 70, 33, 41).contiguous(memory_format=torch.channels_last)
+    there, found = copy.deepcopy(here).cuda(), []
+    assert fused.working(torch.float32, False) is not None
+    for unit, given in ((here, x.clone()), (there, x.cuda())):
+        unit(given.requires_grad_()).square().sum().backward()
+        with torch.inference_mode():
+            learnt = [given.grad, *(p.grad for p in unit.parameters()), *unit.buffers()]
+            found.append([unit.eval()(given), *learnt])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(theirs.cpu(), ours, atol=1e-3 * max(1, ours.abs().max().item()), rtol=0)
