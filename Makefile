@@ -23,13 +23,15 @@ lint: .venv/dev  ## lint and types alone
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside the network, and the cache beside decoding (6 minutes)
+bench: .venv/core  ## what training, evaluation, noise and sweeps cost beside the network, the cache beside decoding, networks beside the roofline (8 minutes)
 	@$(BIN)/python -m experiments.bench $(ARGS)
 	@$(BIN)/python -m experiments.bench_cache
 	@$(BIN)/python -m experiments.bench_denoise
 	@$(BIN)/python -m experiments.bench_evaluate
 	@$(BIN)/python -m experiments.bench_noise
 	@$(BIN)/python -m experiments.bench_sweep
+	@$(BIN)/python -m experiments.bench_xunit
+	@$(BIN)/python -m experiments.throughput $(SHORT)
 
 docs: .venv/docs  ## these pages as a site in site/, which needs no network
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q $(ARGS) && echo "site        site/index.html"
@@ -62,4 +64,6 @@ clean:  ## remove the environment and caches; runs and data stay
 	@echo "setting up what the tests need"
 	@$(BIN)/pip install -q --disable-pip-version-check -e ".[dev]" && touch $@
 
+SHORT := 'models=[dncnn,xdncnn,swift]' 'modes=[float32,channels_last,bf16,compiled]' batch_size=4 patch_size=64 seconds=0.3 \
+	'run_dir=runs/bench/throughput_$${now:%Y-%m-%d_%H-%M-%S}'
 comma := ,

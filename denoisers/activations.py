@@ -12,18 +12,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from denoisers import fused
 from denoisers.layers import Activate, DepthwiseConv2d, require_odd, require_positive
+
+
+class SigmoidGate(nn.Module):
+    """1 / (1 + exp(−x)), of the authors' published code, in place of x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid_()
 
 
 class GaussianGate(nn.Module):
     """exp(−x²), the gate of the paper's equation (2)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.exp(-x.square())
+        return x.square().neg_().exp_()
 
 
 GateName = Literal["sigmoid", "gaussian"]
-GATES: dict[GateName, Callable[[], nn.Module]] = {"sigmoid": nn.Sigmoid, "gaussian": GaussianGate}
+GATES: dict[GateName, Callable[[], nn.Module]] = {"sigmoid": SigmoidGate, "gaussian": GaussianGate}
 
 
 class XUnit(nn.Module):
@@ -50,10 +58,18 @@ class XUnit(nn.Module):
 
     def front(self, num_features: int) -> list[nn.Module]:
         """What stands before the depthwise convolution."""
-        return [nn.BatchNorm2d(num_features), nn.ReLU()]
+        return [nn.BatchNorm2d(num_features), nn.ReLU(inplace=True)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.mask(x)
+        compiling = torch.compiler.is_compiling()  # which fuses by itself; and graphs that are exported know no kernels
+        if x.is_cuda and not compiling:
+            gaussian = isinstance(self.mask[-1], GaussianGate)
+            if (found := fused.xunit(self.mask, x, gaussian)) is not None:
+                return found
+        mask = self.mask(x)
+        if compiling or torch.is_grad_enabled() or mask.dtype != x.dtype:
+            return x * mask
+        return mask.mul_(x)
 
 
 class XUnitS(XUnit):
@@ -67,7 +83,7 @@ class XUnitD(XUnit):
     """The dense variant: x · gate(BN(depthwise k×k(ReLU(BN(1×1(x))))))."""
 
     def front(self, num_features: int) -> list[nn.Module]:
-        return [nn.Conv2d(num_features, num_features, 1), nn.BatchNorm2d(num_features), nn.ReLU()]
+        return [nn.Conv2d(num_features, num_features, 1), *super().front(num_features)]
 
 
 ActivationName = Literal["relu", "gelu", "hardswish", "xunit", "xunit_s", "xunit_d"]

@@ -230,13 +230,9 @@ def trainings(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 def throughput(found: Mapping[str, Mapping[str, Any]]) -> str:
     """A table: 10⁶ pixels a second of each network."""
-    from experiments.throughput import cells, table_of
+    from experiments.throughput import table_of
 
-    first = next(iter(found.values()))
-    size = f"{first['batch_size']} crops {first['patch_size']}×{first['patch_size']}"
-    return table_of(
-        [[name, *cells(facts["modes"])] for name, facts in found.items()], f"{size}; {where(first)}"
-    ).markdown()
+    return table_of(found, where(next(iter(found.values()))).rstrip(".")).markdown()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def test_a_dry_run_takes_every_path_and_no_part_is_done_twice(monkeypatch, capfd
     assert "1 passed" in found["tests"]["printed"]
     assert "the framework's share" in found["framework"]["printed"]
     assert "sigma25" in found["noise"]["printed"]
-    assert all(found["throughput-ffdnet"]["modes"][mode]["training"] > 0 for mode in MODES)
+    assert all(found["throughput-ffdnet"]["modes"][mode]["training"]["pixels"] > 0 for mode in MODES)
     assert found["training-dncnn_s"]["steps"] == found["training-speedrun"]["steps"] == 2
     page = (tmp_path / "gpu.md").read_text()
     for heading in ("Tests", "The framework's share of a step", "Noise", "Trainings", "Throughput"):

@@ -23,7 +23,7 @@ from datamodules.realisation import Kair
 from datamodules.splits import images_of
 from denoisers.architectures import ARCHITECTURES
 from denoisers.checkpoint import CheckpointError, build
-from denoisers.folding import fold_batch_norm
+from denoisers.folding import fold_batch_norm, folded_alike
 from denoisers.layers import LevelError
 from denoisers.metrics import Score
 from denoisers.networks.adnet import ADNet
@@ -169,6 +169,36 @@ def test_folded_batch_norm_gives_the_same(network, left):
         expected = network(noisy)
         assert (folded(noisy) - expected).abs().max() < 1e-5 * expected.abs().max().clamp(min=1)
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+
+
+class Curious(nn.Module):
+    """Reads what a convolution puts out also beside the batch norm, or uses the convolution twice."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.twice, conv = twice, nn.Conv2d(1, 1, 3, padding=1)
+        self.body = nn.Sequential(conv, nn.BatchNorm2d(1))
+        self.other = nn.Sequential(conv) if twice else nn.Identity()
+
+    def forward(self, noisy, level=None):
+        return self.body(noisy) + (self.other(noisy) if self.twice else self.body[0](noisy))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_batch_norm_stays_where_folding_it_would_change_the_estimate(twice):
+    network = randomize(Curious(twice)).eval()
+    noisy = torch.rand(1, 1, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(folded_alike(network, 1)(noisy), network(noisy), atol=0, rtol=0)
+
+
+def test_pictures_are_cleaned_by_folded_networks(teacher):
+    path, network = teacher
+    found = denoisers.load(path).network
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in found.modules())
+    noisy = torch.rand(1, 1, 20, 30)
+    with torch.no_grad():
+        assert 0 < (found(noisy) - network(noisy)).abs().max() < 1e-5
 
 
 def test_a_folded_dncnn_is_a_dncnn_without_norm(tmp_path):
