@@ -8,7 +8,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from experiments.sources import load_json
 
 log = logging.getLogger(__name__)
 CLOCK = "clock.json"  # in a run's folder: seconds
-COLUMNS = ("preset", "target", "reached", "seeds", "clock", "steps", "parameters", "hardware")
+COLUMNS = ("preset", "target", "reached", "seeds", "clock", "steps", "parameters", "hardware", "commit")
 INTRO = """# Records: the least time to a given quality
 
     python -m experiments.records                   # trains what has no record yet, then writes this page
@@ -36,6 +36,7 @@ the last weights: Python's imports, decoding, training and validation count.
 
 def timed(folder: Path, typed: Sequence[str]) -> None:
     """Trains into a folder, unless that has been done, and keeps what the clock said of a training in one go."""
+    from datamodules.files import write_text
     from experiments import plan
 
     begun, started = (folder / "config.yaml").exists(), time.monotonic()
@@ -43,13 +44,13 @@ def timed(folder: Path, typed: Sequence[str]) -> None:
     if not begun:
         summary = load_json(folder / "summary.json")
         testing = summary["wall_seconds"] - summary["train_seconds"]
-        (folder / CLOCK).write_text(json.dumps({"seconds": round(time.monotonic() - started - testing, 1)}))
+        write_text(folder / CLOCK, json.dumps({"seconds": round(time.monotonic() - started - testing, 1)}))
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    """The mean, and of several values their standard deviation: ``28.97 ± 0.01``."""
-    mean = format(statistics.fmean(values), form)
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):{form}}"
+def spread(values: Sequence[float], said: Callable[[float], str]) -> str:
+    """The mean as it is said, and of several values their standard deviation: ``28.97 ± 0.01``."""
+    mean = said(statistics.fmean(values))
+    return mean if len(values) < 2 else f"{mean} ± {said(statistics.stdev(values))}"
 
 
 def row(preset: str, target: float, runs: Mapping[int, Path]) -> list[str]:
@@ -59,16 +60,27 @@ def row(preset: str, target: float, runs: Mapping[int, Path]) -> list[str]:
         target: PSNR in dB, mean over BSD68.
         runs: seed → the folder of its run, finished or not.
     """
+    from experiments.callbacks import duration
+
     done = {seed: run for seed, run in runs.items() if (run / "summary.json").is_file()}
     if not done:
-        return [preset, f"{target:.2f}", "not run here", *["–"] * 5]
+        return [preset, f"{target:.2f}", "not run here", *["–"] * 6]
     found = [load_json(run / "summary.json") for run in done.values()]
     clocks = [load_json(run / CLOCK).get("seconds") for run in done.values()]
-    clock = "interrupted" if None in clocks else f"{spread(clocks, '.0f')} s"
+    clock = "interrupted" if None in clocks else spread(clocks, duration)
     [name] = found[0]["results"]
-    scores = f"{name} {spread([summary['results'][name]['psnr'] for summary in found], '.2f')}"
+    scores = f"{name} {spread([summary['results'][name]['psnr'] for summary in found], '{:.2f}'.format)}"
     facts = [f"{found[0][key]:,}" for key in ("steps", "parameters")]
-    return [preset, f"{target:.2f}", scores, ", ".join(map(str, done)), clock, *facts, found[0]["hardware"]]
+    return [
+        preset,
+        f"{target:.2f}",
+        scores,
+        ", ".join(map(str, done)),
+        clock,
+        *facts,
+        found[0]["hardware"],
+        found[0]["commit"][:7],
+    ]
 
 
 @command("records")
@@ -91,7 +103,7 @@ def main(cfg: DictConfig) -> None:
     shown: Any = [[*beside] for beside in cfg.beside]
     versions = ", ".join(f"{name} {provenance.versions()[name]}" for name in ("python", "torch", "lightning"))
     note = "PSNR in dB, mean over images; ± is the standard deviation over seeds. "
-    note += f"{versions}; commit {provenance.commit()}."
+    note += f"{versions}."
     table = Table("Records", COLUMNS, body, note)
     others = Table("Beside them", ("method", "BSD68", "training", "from"), shown)
     write_text(Path(cfg.output), INTRO + table.markdown() + "\n" + others.markdown())

@@ -10,6 +10,7 @@ from conftest import CONF
 from omegaconf import OmegaConf
 
 from experiments import records
+from experiments.callbacks import duration
 
 TINY = [
     "data=sample",
@@ -52,7 +53,7 @@ def test_runs_that_are_missing_are_made_timed_and_written_down(monkeypatch, capf
     mean, deviation = statistics.fmean(scores), abs(scores[0] - scores[1]) / math.sqrt(2)
     row = line((tmp_path / "page.md").read_text(), "cpu_1min")
     assert row[1:4] == ["28.57", f"sample {mean:.2f} ± {deviation:.2f}", "0, 1"]
-    assert row[4] == f"{statistics.fmean(clocks):.0f} ± {abs(clocks[0] - clocks[1]) / math.sqrt(2):.0f} s"
+    assert row[4] == f"{duration(statistics.fmean(clocks))} ± {abs(clocks[0] - clocks[1]) / math.sqrt(2):.0f} s"
     assert line((tmp_path / "page.md").read_text(), "gpu")[2] == "not run here"
 
     # a run that was not made in one go has no time
