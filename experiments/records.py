@@ -101,9 +101,9 @@ def main(cfg: DictConfig) -> None:
                 timed(folder, [*typed, *cfg.training])
         body.append(row(preset, entry.target, runs))
     shown: Any = [[*beside] for beside in cfg.beside]
-    versions = ", ".join(f"{name} {provenance.versions()[name]}" for name in ("python", "torch", "lightning"))
-    note = "PSNR in dB, mean over images; ± is the standard deviation over seeds. "
-    note += f"{versions}."
+    versions = provenance.versions()
+    named = ", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "lightning"))
+    note = f"PSNR in dB, mean over images; ± is the standard deviation over seeds. {named}."
     table = Table("Records", COLUMNS, body, note)
     others = Table("Beside them", ("method", "BSD68", "training", "from"), shown)
     write_text(Path(cfg.output), INTRO + table.markdown() + "\n" + others.markdown())
