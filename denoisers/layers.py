@@ -121,8 +121,12 @@ def channels_last(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """[B, C, H, W] → the same with H and W raised to a multiple, by repeating the last row and column."""
+def replicate_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """[B, C, H, W] → the same with H and W raised to a multiple, by repeating the last row and column.
+
+    For networks whose weights are published with it. Repeated noise looks like lines, which a good network keeps: the
+    more it has learned, the more it loses to :func:`mirror_to_multiple`, Swift 0.04 to 0.11 dB in BSD's 481×321.
+    """
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 

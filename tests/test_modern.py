@@ -122,7 +122,7 @@ def plain_naf_block(p, x):
 
 
 def plain_nafnet(p, noisy):
-    x = conv(p, "intro", padded(noisy, 4, "edge"))
+    x = conv(p, "intro", padded(noisy, 4, "reflect"))
     skips = []
     for level in range(2):
         for block in children(p, f"encoders.{level}"):

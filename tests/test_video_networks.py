@@ -21,7 +21,7 @@ from datamodules import catalog, parting, splits
 from datamodules.datasets import Crops, WholeImages, wander
 from datamodules.images import DataError
 from denoisers.clips import estimated, frames, reach_of
-from denoisers.layers import LevelError, level_map, mirrored, pad_to_multiple
+from denoisers.layers import LevelError, level_map, mirror_to_multiple, mirrored
 from denoisers.metrics import Score
 from denoisers.module import DenoisingModule
 from denoisers.networks.conv3d_unet import Conv3d
@@ -135,7 +135,7 @@ def literal(network, noisy, level, t):
         while not 0 <= place <= last:
             place = (-place if place < 0 else 2 * last - place) if last else 0
         shown = torch.cat([noisy[:, place], level_map(level[:, place], noisy[:, place], "")], dim=1)
-        x.append(pad_to_multiple(shown, 4))
+        x.append(mirror_to_multiple(shown, 4))
     maps = [frame[:, -1:] for frame in x]
     between = [torch.cat([network.first(torch.cat(x[n - 1 : n + 2], dim=1)), maps[n]], dim=1) for n in (1, 2, 3)]
     return network.second(torch.cat(between, dim=1))[..., :height, :width]

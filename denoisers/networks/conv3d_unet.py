@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
 from denoisers.clips import frames
-from denoisers.layers import Activate, pad_to_multiple, require_positive, same_conv, zero_init
+from denoisers.layers import Activate, mirror_to_multiple, require_positive, same_conv, zero_init
 
 
 class Conv3dUNet(nn.Module):
@@ -59,7 +59,7 @@ class Conv3dUNet(nn.Module):
         Blind: ``level`` is ignored.
         """
         length = noisy.shape[1] if noisy.ndim == 5 else 1
-        x = pad_to_multiple(frames(noisy), 2 ** len(self.up))  # [B · T, C, H', W']
+        x = mirror_to_multiple(frames(noisy), 2 ** len(self.up))  # [B · T, C, H', W']
         skips: list[Tensor] = []
         for down in self.down:
             x = down(self.pool(x) if skips else x, length)  # [B · T, 2F, H/2, W/2]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import ResidualBlock, level_map, pad_to_multiple, require_positive, same_conv
+from denoisers.layers import ResidualBlock, level_map, replicate_to_multiple, require_positive, same_conv
 
 
 class DRUNet(nn.Module):
@@ -65,7 +65,7 @@ class DRUNet(nn.Module):
         """
         height, width = noisy.shape[-2:]
         x = torch.cat([noisy, level_map(level, noisy, type(self).__name__)], dim=1)  # [B, C + 1, H, W]
-        x = self.m_head(pad_to_multiple(x, 2**self.depth))
+        x = self.m_head(replicate_to_multiple(x, 2**self.depth))
         skips = [x]
         for number in range(1, self.depth + 1):
             skips.append(self.get_submodule(f"m_down{number}")(skips[-1]))  # [B, 2F, H/2, W/2]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
 from denoisers.clips import frames
-from denoisers.layers import Activate, level_map, mirrored, pad_to_multiple, require_positive, zero_init
+from denoisers.layers import Activate, level_map, mirror_to_multiple, mirrored, require_positive, zero_init
 
 
 class FastDVDnet(nn.Module):
@@ -66,7 +66,7 @@ class FastDVDnet(nn.Module):
         x = frames(noisy)
         if self.told:
             x = torch.cat([x, level_map(None if level is None else frames(level), x, type(self).__name__)], dim=1)
-        x = pad_to_multiple(x, 4).unflatten(0, (batch, length))  # [B, T, C + 1, H', W']
+        x = mirror_to_multiple(x, 4).unflatten(0, (batch, length))  # [B, T, C + 1, H', W']
         if self.neighbours:
             x = x.index_select(1, mirrored(length, 2, 2, x.device))  # [B, T + 4, C + 1, H', W']
         shown = self.windows(x)

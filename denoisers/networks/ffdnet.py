@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import conv_stack, level_map, pad_to_multiple, require_odd, require_positive, zero_init
+from denoisers.layers import conv_stack, level_map, replicate_to_multiple, require_odd, require_positive, zero_init
 
 
 class FFDNet(nn.Module):
@@ -65,8 +65,8 @@ class FFDNet(nn.Module):
         """
         height, width = noisy.shape[-2:]
         if level is not None and level.shape[-2:] == noisy.shape[-2:]:
-            level = F.avg_pool2d(pad_to_multiple(level, 2), 2)
-        x = F.pixel_unshuffle(pad_to_multiple(noisy, 2), 2)  # [B, 4C, H/2, W/2]
+            level = F.avg_pool2d(replicate_to_multiple(level, 2), 2)
+        x = F.pixel_unshuffle(replicate_to_multiple(noisy, 2), 2)  # [B, 4C, H/2, W/2]
         x = self.body(torch.cat([x, level_map(level, x, type(self).__name__)], dim=1))
         estimate = F.pixel_shuffle(x, 2)[..., :height, :width]  # [B, C, H, W]
         return noisy - estimate if self.residual else estimate

@@ -11,7 +11,7 @@ from denoisers.layers import (
     DepthwiseConv2d,
     SqueezeExcite,
     conv_norm,
-    pad_to_multiple,
+    mirror_to_multiple,
     require_odd,
     require_positive,
     same_conv,
@@ -137,7 +137,7 @@ class LightUNet(nn.Module):
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
-        x = pad_to_multiple(noisy, 2 ** len(self.up))
+        x = mirror_to_multiple(noisy, 2 ** len(self.up))
         skips = []
         for down in self.down:
             x = down(x)  # [B, F, H, W], then [B, 2F, H/2, W/2], …

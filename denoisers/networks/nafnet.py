@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from denoisers.layers import pad_to_multiple, require_positive, zero_init
+from denoisers.layers import mirror_to_multiple, require_positive, zero_init
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -50,7 +50,7 @@ class NAFNet(nn.Module):
     middle 12 and decoder 2-2-2-2: 29,159,715 parameters with 32 features, 115,982,915 with 64 (grey: 29,158,561 and
     115,980,609). Module names are those of the published checkpoints.
 
-    Deviations: sizes that no 2ⁿ divides are padded by repeating the border, not with zeros, and the last convolution
+    Deviations: sizes that no 2ⁿ divides are mirrored, not padded with zeros, and the last convolution
     begins at zero. The attention averages over the whole picture in evaluation too (the authors' for deblurring
     averages over 1.5 training crops).
 
@@ -96,7 +96,7 @@ class NAFNet(nn.Module):
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
-        x = self.intro(pad_to_multiple(noisy, 2 ** len(self.downs)))  # [B, F, H, W]
+        x = self.intro(mirror_to_multiple(noisy, 2 ** len(self.downs)))  # [B, F, H, W]
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             skips.append(encoder(x))

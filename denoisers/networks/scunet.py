@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from denoisers.layers import pad_to_multiple, require_positive
+from denoisers.layers import replicate_to_multiple, require_positive
 from denoisers.windows import init_linear, relative_positions, window_attention
 
 
@@ -127,7 +127,7 @@ class SCUNet(nn.Module):
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
-        skip1 = self.m_head(pad_to_multiple(noisy, self.multiple))  # [B, F, H, W]
+        skip1 = self.m_head(replicate_to_multiple(noisy, self.multiple))  # [B, F, H, W]
         skip2 = self.m_down1(skip1)  # [B, 2F, H/2, W/2]
         skip3 = self.m_down2(skip2)  # [B, 4F, H/4, W/4]
         skip4 = self.m_down3(skip3)  # [B, 8F, H/8, W/8]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import ResidualBlock, pad_to_multiple, require_positive, same_conv, zero_init
+from denoisers.layers import ResidualBlock, mirror_to_multiple, require_positive, same_conv, zero_init
 
 CENTRE, SCALE = 0.5, 4.0  # take an image to about zero mean and unit variance
 
@@ -60,7 +60,7 @@ class Swift(nn.Module):
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
-        x = pad_to_multiple(noisy, 2 ** (1 + len(self.down)))
+        x = mirror_to_multiple(noisy, 2 ** (1 + len(self.down)))
         x = self.first(F.pixel_unshuffle(SCALE * (x - CENTRE), 2))  # [B, F, H/2, W/2]
         skips = []
         for encode, down in zip(self.encode, self.down, strict=True):

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import Activate, double_conv, pad_to_multiple, require_odd, require_positive, same_conv, zero_init
+from denoisers.layers import (
+    Activate,
+    double_conv,
+    mirror_to_multiple,
+    require_odd,
+    require_positive,
+    same_conv,
+    zero_init,
+)
 
 
 class UNet(nn.Module):
@@ -76,7 +84,7 @@ class UNet(nn.Module):
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
-        x = self.down[0](pad_to_multiple(noisy, 2 ** len(self.up)))
+        x = self.down[0](mirror_to_multiple(noisy, 2 ** len(self.up)))
         skips = []
         for skip, down in zip(self.skip, list(self.down)[1:], strict=True):
             skips.append(skip(x))

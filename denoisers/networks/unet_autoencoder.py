@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from denoisers.activations import ActivationName, GateName, activation_factory
-from denoisers.layers import double_conv, pad_to_multiple, require_odd, require_positive, same_conv
+from denoisers.layers import double_conv, mirror_to_multiple, require_odd, require_positive, same_conv
 
 
 class UNetAutoencoder(nn.Module):
@@ -61,5 +61,5 @@ class UNetAutoencoder(nn.Module):
     def forward(self, noisy: Tensor, level: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in [0, 1] → the clean estimate, same shape, unclamped. Blind: ``level`` is ignored."""
         height, width = noisy.shape[-2:]
-        code = self.encoder(pad_to_multiple(noisy, self.multiple))  # [B, 4F, H/4, W/4]
+        code = self.encoder(mirror_to_multiple(noisy, self.multiple))  # [B, 4F, H/4, W/4]
         return self.decoder(code)[..., :height, :width]
