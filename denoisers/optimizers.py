@@ -11,23 +11,21 @@ from torch.optim import Optimizer
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonal(matrices: Tensor, steps: int = 5, half: bool = False) -> Tensor:
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """About U Vᵀ of each matrix U S Vᵀ, by a quintic Newton–Schulz iteration: singular values come near 1, not to it.
 
     Args:
-        matrices: [N, rows, columns], of any scale.
+        matrices: [N, rows, columns], of any scale; in bfloat16, singular values are off by a few hundredths.
         steps: iterations; with five, what is a hundredth of a matrix's norm or more comes to between 0.6 and 1.3.
-        half: whether they are made in bfloat16, as Muon's authors do; singular values are then off by a few hundredths.
     """
     a, b, c = QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    x = x.bfloat16() if half else x
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x.mT if tall else x
 
 
 class Muon(Optimizer):
@@ -46,7 +44,8 @@ class Muon(Optimizer):
         adam_lr: of the others.
         momentum: of the weights within (Nesterov's).
         betas, eps: Adam's.
-        newton_schulz_steps, half: see :func:`orthogonal`; on hardware with bfloat16 products, wide networks gain time.
+        newton_schulz_steps: see :func:`orthogonal`.
+        half: whether steps are made orthogonal in bfloat16, as by Muon's authors: less time on hardware that has it.
 
     Raises:
         ValueError: a negative learning rate, a momentum or beta that is not in [0, 1), no Newton–Schulz step.
@@ -102,14 +101,17 @@ class Muon(Optimizer):
     def muon(self, alike: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]) -> None:
         """A step of all the weights of one shape within the network, each with its gradient."""
         means = [self.state[weight].setdefault("mean", torch.zeros_like(weight)) for weight, _ in alike]
-        ahead = [
-            grad.lerp(mean.lerp_(grad, 1 - group["momentum"]), group["momentum"]).flatten(1)
-            for mean, (_, grad) in zip(means, alike, strict=True)
-        ]
-        steps = orthogonal(torch.stack(ahead), group["newton_schulz_steps"], self.half)  # [N, O, I·k·k]
-        scale = math.sqrt(max(1.0, steps.shape[1] / steps.shape[2]))
+        grads = [grad for _, grad in alike]
+        torch._foreach_lerp_(means, grads, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(grads, means, group["momentum"])
+        # columns in the order of channels last, in which networks are kept: a matrix then is a view of the weight
+        rows = [step.movedim(1, -1).flatten(1) for step in ahead]
+        matrices = torch.stack([row.bfloat16() for row in rows] if self.half else rows)  # [N, O, k·k·I]
+        steps = orthogonal(matrices, group["newton_schulz_steps"])
+        rate = group["lr"] * math.sqrt(max(1.0, steps.shape[1] / steps.shape[2]))
         for (weight, _), step in zip(alike, steps, strict=True):
-            weight.sub_(step.reshape(weight.shape), alpha=group["lr"] * scale)
+            last = weight.movedim(1, -1)
+            last.sub_(step.reshape(last.shape), alpha=rate)
 
     def adam(self, parameter: nn.Parameter, grad: Tensor, group: dict[str, Any]) -> None:
         """A step of one other parameter."""

@@ -33,11 +33,20 @@ def test_orthogonal_keeps_the_directions_and_evens_their_lengths(shape, scale):
     assert (mixed - torch.diag_embed(mixed.diagonal(dim1=1, dim2=2))).abs().max() < 1e-6
 
 
-def test_orthogonal_in_bfloat16_is_close_and_has_the_type_it_was_given():
-    matrices = torch.randn(3, 16, 40)
-    whole, half = orthogonal(matrices), orthogonal(matrices, half=True)
-    assert half.dtype == torch.float32
-    assert 0 < (half - whole).norm() / whole.norm() < 0.05
+@pytest.mark.parametrize(("half", "memory_format"), [(True, "contiguous_format"), (False, "channels_last")])
+def test_steps_in_bfloat16_and_of_weights_kept_channels_last_are_close(half, memory_format):
+    network = small_network()
+    other = copy.deepcopy(network).to(memory_format=getattr(torch, memory_format))
+    before = [p.detach().clone() for p in network.parameters()]
+    give_gradients(network)
+    for mine, its in zip(network.parameters(), other.parameters(), strict=True):
+        its.grad = mine.grad.clone().to(memory_format=getattr(torch, memory_format)) if mine.ndim == 4 else mine.grad
+    Muon(network.parameters(), lr=1.0, half=False).step()
+    Muon(other.parameters(), lr=1.0, half=half).step()
+    for old, mine, its in zip(before, network.parameters(), other.parameters(), strict=True):
+        assert its.dtype == torch.float32
+        off = float((its - mine).detach().norm() / (mine - old).detach().norm())
+        assert off < (0.05 if half else 1e-5)
 
 
 def test_within_a_network_the_steps_are_those_of_pytorchs_muon():
