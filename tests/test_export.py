@@ -49,7 +49,7 @@ def scaled(network):
     """A small random network whose estimates are of the images' own size, not thousands of times that."""
     for weight in randomize(network).parameters():
         if weight.ndim > 1:
-            weight.data.mul_(10 / weight[0].numel() ** 0.5)
+            weight.data.mul_(7 / weight[0].numel() ** 0.5)
     return network.eval()
 
 
