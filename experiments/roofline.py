@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, flop_registry
 
 WARM_UP = 3  # steps that are not measured
 SIDE = {"cuda": 8192, "cpu": 1024}  # of the square matrices whose product is timed
+FEATURES = {"cuda": (64, 256, 128, 128), "cpu": (8, 128, 64, 64)}  # [B, C, H, W], of which as many are convolved, 3×3
 BYTES = {"cuda": 2**30, "cpu": 2**28}  # that are copied: more than caches hold
 
 
@@ -29,7 +31,7 @@ class Work(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What a machine can do in a second: operations of a matrix product, bytes that a copy reads or writes."""
+    """What a machine can do in a second: operations of a product or convolution, bytes that a copy reads or writes."""
 
     flops: float
     bytes: float
@@ -57,21 +59,30 @@ def seconds_of(
 
 
 def ceilings(device: str, half: bool, seconds: float) -> Ceilings:
-    """Measured: the fastest of the products, and copies, of so many seconds; in bfloat16, or float32 as convolutions.
+    """Measured: the faster of the best product and the best convolution, and copies, of so many seconds each.
 
-    On a GPU these use TensorFloat-32, if ``torch.backends.cudnn.allow_tf32`` says so.
+    In bfloat16, or float32 as convolutions: on a GPU both use TensorFloat-32 if ``torch.backends.cudnn.allow_tf32``
+    says so. One of the two is slow on some machines: what libraries do with a precision differs.
     """
-    side, matrices = SIDE[device], torch.backends.cuda.matmul
-    left, right = (torch.rand(side, side, device=device).to(torch.bfloat16 if half else torch.float32) for _ in "ab")
+    dtype, matrices = torch.bfloat16 if half else torch.float32, torch.backends.cuda.matmul
+    left, right = (torch.rand(SIDE[device], SIDE[device], device=device, dtype=dtype) for _ in "ab")
+    features = torch.rand(FEATURES[device], device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    kernel = torch.rand(FEATURES[device][1], FEATURES[device][1], 3, 3, device=device, dtype=dtype)
+    kernel = kernel.to(memory_format=torch.channels_last)
     source = torch.rand(BYTES[device] // 4, device=device)
     target, kept = torch.empty_like(source), matrices.allow_tf32
+
+    def rate(operation: Callable[[], Tensor]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            operation()
+        return counter.get_total_flops() / seconds_of(operation, seconds, min)
+
     matrices.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
-        product = seconds_of(lambda: torch.mm(left, right), seconds, min)
+        best = max(rate(lambda: torch.mm(left, right)), rate(lambda: F.conv2d(features, kernel, padding=1)))
     finally:
         matrices.allow_tf32 = kept
-    copied = seconds_of(lambda: target.copy_(source), seconds, min)
-    return Ceilings(2 * side**3 / product, 2 * BYTES[device] / copied)
+    return Ceilings(best, 2 * BYTES[device] / seconds_of(lambda: target.copy_(source), seconds, min))
 
 
 class Traffic(TorchDispatchMode):
@@ -82,7 +93,7 @@ class Traffic(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **kwargs or {})
         if func.overloadpacket in flop_registry:
-            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
             self.elements += sum(tensor.numel() for tensor in tensors)
         return result
 

@@ -181,8 +181,8 @@ def table_of(found: Mapping[str, Mapping[str, Any]], where: str) -> Any:
     )
     size = f"{facts['batch_size']} crops {facts['patch_size']}×{facts['patch_size']}"
     note = (
-        f"{size}. Share: of the most that matrix products (M) or copying memory (C), whichever binds, would allow: "
-        f"{limits}. {where}."
+        f"{size}. Share: of the most that matrix products or convolutions (M), or copying memory (C), whichever binds, "
+        f"would allow: {limits}. {where}."
     )
     return Table("10⁶ pixels a second, and share of the roofline", ["network", "step", *MODES], body, note)
 

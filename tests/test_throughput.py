@@ -1,6 +1,7 @@
 """Rooflines: operations and traffic counted by hand, ceilings, and a small table."""
 
 import json
+import math
 import signal
 
 import pytest
@@ -79,8 +80,12 @@ def test_the_roofline_is_the_lower_of_two_ceilings():
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_ceilings_are_those_of_a_product_and_a_copy(monkeypatch, half):
+@pytest.mark.parametrize(
+    ("features", "flops"), [((1, 4, 8, 8), 4 * 64**3), ((2, 16, 32, 32), 4 * 16 * 16 * 9 * 2 * 32 * 32)]
+)
+def test_ceilings_are_those_of_a_product_or_a_convolution_and_a_copy(monkeypatch, half, features, flops):
     monkeypatch.setattr(roofline, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(roofline, "FEATURES", {"cpu": features})
     monkeypatch.setattr(roofline, "BYTES", {"cpu": 2**12})
 
     def half_a_second(step, at_least, of):
@@ -90,9 +95,10 @@ def test_ceilings_are_those_of_a_product_and_a_copy(monkeypatch, half):
 
     kinds = []
     monkeypatch.setattr(roofline, "seconds_of", half_a_second)
-    assert roofline.ceilings("cpu", half, 1.0) == Ceilings(flops=4 * 64**3, bytes=4 * 2**12)
-    product = (torch.bfloat16, 2 * 64**2) if half else (torch.float32, 4 * 64**2)
-    assert kinds == [product, (torch.float32, 2**12)]
+    assert roofline.ceilings("cpu", half, 1.0) == Ceilings(flops=flops, bytes=4 * 2**12)
+    dtype = torch.bfloat16 if half else torch.float32
+    products = [(dtype, size * dtype.itemsize) for size in (64**2, math.prod(features))]
+    assert kinds == [*products, (torch.float32, 2**12)]
 
 
 @pytest.mark.parametrize("model", TRAINABLE)
@@ -104,6 +110,7 @@ def test_the_work_of_every_network_can_be_counted(spec, model):
 
 def test_a_small_table(monkeypatch, capfd, tmp_path):
     monkeypatch.setattr(roofline, "SIDE", {"cpu": 256, "cuda": 256})
+    monkeypatch.setattr(roofline, "FEATURES", dict.fromkeys(("cpu", "cuda"), (1, 8, 16, 16)))
     monkeypatch.setattr(roofline, "BYTES", {"cpu": 2**22, "cuda": 2**22})
     asked = ["models=[swift]", "batch_size=1", "patch_size=16", "seconds=0", f"run_dir={tmp_path}"]
     code, printed = call(monkeypatch, capfd, throughput.main, *asked, "modes=[float32,bf16]")
