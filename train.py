@@ -74,6 +74,7 @@ def parts(group: DictConfig | None) -> dict[str, Any]:
 def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
     """The data module, the module and the trainer that a configuration describes."""
     from hydra.utils import instantiate
+    from lightning.pytorch.callbacks import ProgressBar
 
     from denoisers.finetuning import freeze
     from denoisers.module import DenoisingModule
@@ -109,7 +110,11 @@ def build(cfg: DictConfig) -> tuple[Any, Any, Any]:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    if cfg.compile:
+        module.network.compile()
     callbacks, loggers = (list(parts(group).values()) for group in (cfg.callbacks, cfg.logger))
+    if not cfg.trainer.enable_progress_bar:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
     trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers)
     return datamodule, module, trainer
 
@@ -219,8 +224,6 @@ def main(cfg: DictConfig) -> None:
     for logger in trainer.loggers:
         logger.log_hyperparams(module.record["config"])
 
-    if cfg.compile:
-        module.network.compile()
     try:
         best = learn(trainer, module, datamodule, stands) if module.trainable else None
         trained = time.monotonic()

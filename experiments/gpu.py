@@ -1,8 +1,9 @@
 """What a GPU makes of this project: ``python -m experiments.gpu`` (``make gpu``), which writes docs/gpu.md.
 
-In calls of at most nine minutes: the tests that need a GPU, what the framework and each noise cost, the throughput of
-every network, and trainings towards published figures. Each is a part; what a part found is kept in a file, and the
-same command does the others. Exit codes: 0 all is done; 142 the call's time is over; 3 all is done but what failed.
+In calls of at most nine minutes: the tests that need a GPU, what the framework, each noise and xUnits cost, the
+throughput of every network, and trainings towards published figures. Each is a part; what a part found is kept in a
+file, and the same command does the others. A dry run keeps its own, in ``dry/``. Exit codes: 0 all is done; 142 the
+call's time is over; 3 all is done but what failed.
 """
 
 import json
@@ -25,13 +26,18 @@ from experiments.signals import Interrupted
 
 log = logging.getLogger(__name__)
 GRACE = 20.0  # seconds of a call that are left to a training for its last checkpoint, and to write the page
+TESTS = CONF.parent / "tests"
 LEAST = 45.0  # seconds below which no part is begun
+OF_TRAINING = 150.0  # below which no training is: that of a minute is to end in one go
 SET, SIGMA, PUBLISHED = "BSD68", 25, {"dncnn_s": "DnCNN-S", "xdncnn": "xDnCNN"}  # that trainings are compared on
 INTRO = """# On a GPU
 
-    make gpu                  # nine minutes at most; the same command goes on, until all is done
-    make gpu ARGS=dry=true    # every path of it at tiny size, without a GPU
+    DENOISERS_DATA=/sets make gpu   # nine minutes at most; the same command goes on, until all is done
     while python -m experiments.gpu; [ $? -eq 142 ]; do :; done   # all of it: 142 says that a call's time is over
+    python -m experiments.gpu 'models=[dncnn,xdncnn,swift]' '~trainings.speedrun_10min'   # less of it
+    make gpu ARGS=dry=true          # every path of it at tiny size, without a GPU and without data
+
+The trainings take Train400, CBSD432, Set12 and BSD68. What is done lies in `comparisons/gpu`, and is not done again.
 
 """
 
@@ -40,6 +46,7 @@ PRINTED = {  # part → its title, and how many of its last lines are shown
     "tests": ("Tests", 3),
     "framework": ("The framework's share of a step", 12),
     "noise": ("Noise", 99),
+    "xunit": ("xUnits", 99),
 }
 
 
@@ -61,19 +68,23 @@ def parts(cfg: DictConfig, run_dir: Path) -> list[Part]:
     def program(module: str, *arguments: str) -> list[str]:
         return [sys.executable, "-m", module, *arguments]
 
-    tests = program("pytest", "-n", "0", "-m", "cuda", str(CONF.parent / "tests"))
-    bench, noise, size = [f"run_dir={quoted(run_dir / 'bench')}"], [f"run_dir={quoted(run_dir / 'noise')}"], []
+    # of others' files imports may be missing where the GPU is
+    marked = [str(path) for path in sorted(TESTS.glob("test_*.py")) if "mark.cuda" in path.read_text("utf-8")]
+    tests, size = program("pytest", "-n", "0", "-m", "cuda", *marked), []
+    bench, noise, xunit = [f"run_dir={quoted(run_dir / 'bench')}"], [f"run_dir={quoted(run_dir / 'noise')}"], cfg.xunit
     trainings = {name: [*typed, *cfg.fast] for name, typed in cfg.trainings.items()}
     if cfg.dry:
-        tests = program("pytest", "-n", "0", "-k", "cpu and bf16", str(CONF.parent / "tests" / "test_device.py"))
+        tests = program("pytest", "-n", "0", "-k", "cpu and bf16", str(TESTS / "test_device.py"))
         bench += ["model.num_layers=3", "model.num_features=4", "data.batch_size=2", "data.patch_size=12"]
         noise += ["noises=[sigma25]"]
+        xunit = ["features=4", "kernel_size=3", "batch_size=1", "patch_size=8", "rounds=1"]
         size = ["batch_size=1", "patch_size=16", "seconds=0.01", "backend=aot_eager"]
         trainings = {name: [*typed, *cfg.tiny] for name, typed in cfg.trainings.items()}
     found = [
         Part("tests", tests),
         Part("framework", program("experiments.bench", *bench)),
         Part("noise", program("experiments.bench_noise", *noise)),
+        Part("xunit", program("experiments.bench_xunit", *xunit)),
     ]
     for name in learning(cfg.models, 1):
         folder = run_dir / "throughput"
@@ -127,7 +138,7 @@ def main(cfg: DictConfig) -> None:
     ends = time.monotonic() + parse(cfg.slice, "slice").seconds
     if not (cfg.dry or torch.cuda.is_available()):
         raise UserError("there is no GPU here: dry=true runs every path at tiny size")
-    run_dir = near(HydraConfig.get().runtime.output_dir)
+    run_dir = near(HydraConfig.get().runtime.output_dir) / ("dry" if cfg.dry else "")
     wanted, kept = parts(cfg, run_dir), run_dir / "parts"
     kept.mkdir(parents=True, exist_ok=True)
 
@@ -137,13 +148,15 @@ def main(cfg: DictConfig) -> None:
     failed: dict[str, str] = {}
     over = False
     left_to_do = [part for part in wanted if not file(part).is_file()]
-    for part in sorted(left_to_do, key=lambda part: file(part, "failed").is_file()):  # what has failed comes last
+    left_to_do.sort(key=lambda part: file(part, "failed").is_file())  # what has failed comes last
+    for part in left_to_do:
         left = ends - time.monotonic() - GRACE
-        if over := left < LEAST and not cfg.dry:
+        if over := left < (OF_TRAINING if part.name.startswith("training") and not cfg.dry else LEAST):
             break
         log.info(f"--- {part.name}: {' '.join(part.command[1:])}")
         code, printed = do(part, left)
-        if over := code == 128 + signal.SIGALRM:
+        # what had not the whole call has it in the next one
+        if over := code == 128 + signal.SIGALRM or (code == 128 + signal.SIGTERM and part is not left_to_do[0]):
             break
         if code:
             failed[part.name] = (printed.strip().splitlines() or ["nothing was printed"])[-1]

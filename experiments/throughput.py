@@ -91,7 +91,7 @@ def measure(model: Mapping[str, Any], mode: Mode, cfg: DictConfig) -> dict[str, 
             network.eval()
             found["estimating"] = seconds_of(estimate, cfg.seconds)
     except Exception as error:  # of a compiler or of memory: the other modes still count
-        found = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        found = {"failed": f"{type(error).__name__}: " + str(error).split("\n")[0]}
     torch._dynamo.reset()
     return found
 
@@ -148,7 +148,7 @@ def main(cfg: DictConfig) -> None:
                 ceiling = best[mode.precision]
                 found["modes"][key] = rated(measure(model, mode, cfg), work, ceiling, mode, pixels)
                 found["ceilings"][mode.precision] = ceiling._asdict()
-            write_text(kept, json.dumps(found, indent=2))
+                write_text(kept, json.dumps(found, indent=2))
         everything[name] = found
     table_of(everything, provenance.hardware()).show()
 

@@ -192,6 +192,10 @@ def test_the_ledger_sets_runs_beside_what_is_published(monkeypatch, capfd, tmp_p
     assert cells["dncnn_b", "25"][1:3] == ["Set12 30.30, BSD68 29.10", "Set12 -0.06, BSD68 -0.06"]
 
 
+def test_what_make_gpu_trains_is_looked_for():
+    assert f"{OmegaConf.load(CONF / 'gpu.yaml').run_dir}/runs" in OmegaConf.load(CONF / "reproduction.yaml").others
+
+
 def test_every_preset_is_in_the_ledger_with_noises_that_there_are():
     listed = OmegaConf.load(CONF / "reproduction.yaml").presets
     assert sorted(listed) == PRESETS

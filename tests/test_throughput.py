@@ -2,17 +2,20 @@
 
 import json
 import math
+import signal
 
 import pytest
 import torch
 from command_line import call
 from conftest import TRAINABLE, small
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from denoisers.layers import DepthwiseConv2d
 from experiments import bench_xunit, roofline, throughput
 from experiments.roofline import Ceilings, Least, Work, least, work_of
+from experiments.signals import Interrupted
 
 
 class Alone(nn.Module):
@@ -126,6 +129,29 @@ def test_a_small_table(monkeypatch, capfd, tmp_path):
     code, printed = call(monkeypatch, capfd, throughput.main, *asked, "modes=[fast]")
     assert code == 2
     assert "modes" in printed
+
+
+def test_each_mode_is_kept_as_soon_as_it_is_measured(monkeypatch, capfd, tmp_path):
+    def measure(model, mode, cfg):
+        if mode.half:
+            raise Interrupted(signal.SIGTERM)
+        return {"training": 2.0, "estimating": 1.0}
+
+    monkeypatch.setattr(throughput, "measure", measure)
+    monkeypatch.setattr(roofline, "ceilings", lambda *unused: Ceilings(1.0, 1.0))
+    asked = ["models=[swift]", "batch_size=1", "patch_size=16", "modes=[float32,bf16]", f"run_dir={tmp_path}"]
+    assert call(monkeypatch, capfd, throughput.main, *asked)[0] == 143
+    assert set(json.loads((tmp_path / "swift.json").read_text())["modes"]) == {"float32"}
+
+
+def test_a_failure_that_says_nothing_is_named(monkeypatch, spec):
+    def fail(*unused):
+        raise NotImplementedError
+
+    monkeypatch.setattr(roofline, "seconds_of", fail)
+    cfg = OmegaConf.create({"batch_size": 1, "channels": 1, "patch_size": 16, "seconds": 0, "backend": "eager"})
+    found = throughput.measure(small(spec("dncnn")), throughput.MODES["float32"], cfg)
+    assert found == {"failed": "NotImplementedError: "}
 
 
 def test_units_are_compared_with_pytorchs_own(monkeypatch, capfd):

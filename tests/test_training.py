@@ -210,6 +210,18 @@ def test_compiled_training_keeps_its_keys(compose, tiny, tmp_path):
     assert list(module.state_dict()) == keys
 
 
+def test_a_progress_bar_is_switched_off_by_its_key_alone(compose, tiny, tmp_path):
+    overrides = [override for override in tiny if override != "~callbacks.progress"]
+    _, _, trainer = train.build(compose(*overrides, f"run_dir={tmp_path}"))
+    assert trainer.progress_bar_callback is None
+
+
+def test_a_budget_measures_what_is_compiled(compose, tiny, tmp_path):
+    """And so it is compiled where it is built."""
+    *_, trained = (train.build(compose(*tiny, f"run_dir={tmp_path}", f"compile={on}"))[1] for on in ("false", "true"))
+    assert trained.network._compiled_call_impl is not None
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("noise", [name for name in choices("noise") if name != "profile"])
