@@ -64,6 +64,6 @@ clean:  ## remove the environment and caches; runs and data stay
 	@echo "setting up what the tests need"
 	@$(BIN)/pip install -q --disable-pip-version-check -e ".[dev]" && touch $@
 
-SHORT := 'models=[dncnn,xdncnn,swift]' 'modes=[float32,channels_last,bf16,compiled]' batch_size=4 patch_size=64 seconds=0.3 \
+SHORT := 'models=[dncnn,xdncnn,swift]' batch_size=4 patch_size=64 seconds=0.3 \
 	'run_dir=runs/bench/throughput_$${now:%Y-%m-%d_%H-%M-%S}'
 comma := ,
