@@ -86,7 +86,9 @@ def folder(cfg: DictConfig, items: Sequence["Item"]) -> None:
     from experiments.cleaning.run import Cleaning
 
     output, denoiser = Path(cfg.output), network(cfg)
-    facts = {"checkpoint": digest(checkpoint.find(cfg.checkpoint)), **{key: cfg[key] for key in DECIDING}}
+    weights = checkpoint.find(cfg.checkpoint)
+    files = [weights, weights.with_suffix(".bin")] if weights.suffix == ".xml" else [weights]  # of OpenVINO
+    facts = {"checkpoint": " ".join(map(digest, files)), **{key: cfg[key] for key in DECIDING}}
     started = time.monotonic()
     with journal.opened(output, facts, cfg.overwrite) as opened:
         opened.about = {"network": type(denoiser.network).__name__, "weights": str(cfg.checkpoint)}
