@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from experiments.cli import UserError, command
+from experiments.resume import quoting
 
 if TYPE_CHECKING:
     from denoisers.inference import Denoiser
@@ -112,7 +113,7 @@ def one(cfg: DictConfig) -> None:
     log.info(f"{item.target}")
 
 
-@command("denoise")
+@command("denoise", quoting("checkpoint", "input", "output"))
 def main(cfg: DictConfig) -> None:
     from experiments.cleaning import places
 
