@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from denoisers.checkpoint import CheckpointError
 from denoisers.folding import folded_alike
 from denoisers.layers import LevelError, channels_last
 from denoisers.receptive import Network, sight_of
@@ -67,6 +68,11 @@ class Denoiser(nn.Module):
         self.views = EIGHT if ensemble else UPRIGHT
         self.exact = tile is not None
         self.plan: Plan | None = None
+
+    @property
+    def luminance(self) -> bool:
+        """Whether it sees of colours their luminance alone, whose noise it then is to be told."""
+        return self.channels == 1 and self.colour == "luminance"
 
     @property
     def device(self) -> torch.device:
@@ -221,8 +227,14 @@ def load(path: str | Path, **options: Any) -> Denoiser:
         options: of :class:`Denoiser`.
 
     Raises:
-        CheckpointError: no such file, a damaged, unsafe or unknown one, or weights that do not fit.
+        CheckpointError: no such file, a damaged, unsafe or unknown one, weights that do not fit, or of other channels
+            than 1 and 3.
     """
     opened = open_network(path)
+    if opened.channels not in (1, 3):
+        raise CheckpointError(
+            f"{path}: its network takes {opened.channels} channels, and pictures have 1 (grey) or 3 (RGB): give one "
+            "that learnt from such"
+        )
     network = opened.network if opened.spec is None else folded_alike(opened.network, opened.channels)
     return Denoiser(network, opened.channels, **options).eval()

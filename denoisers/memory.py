@@ -60,7 +60,8 @@ def bytes_per_pixel(network: Network, channels: int) -> float:
         return max(LEAST, said)
     if network not in _costs:
         weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
-        noisy = torch.rand(1, channels, PROBE, PROBE, device=None if weight is None else weight.device)
+        noisy = torch.rand(1, channels, PROBE, PROBE, generator=torch.Generator().manual_seed(0))
+        noisy = noisy.to(None if weight is None else weight.device)
         with evaluating(network), Live() as live:
             network(noisy, torch.full((1, 1, 1, 1), 0.1, device=noisy.device))
         _costs[network] = max(LEAST, SCRATCH * live.peak / PROBE**2)

@@ -3,21 +3,29 @@
 import numpy as np
 
 from denoisers.classical.base import estimated
+from denoisers.inference import LUMA
 
 SIDE, CUTS = 512, 4  # of the squares that a large picture is judged by, and how many there are along a side at most
 
 
-def estimate_sigma(pixels: np.ndarray, limits: tuple[float, float]) -> float:
+def estimate_sigma(pixels: np.ndarray, limits: tuple[float, float], luminance: bool = False) -> float:
     """The standard deviation of white noise in [H, W, C], on the scale on which ``limits`` are 0 and 1.
+
+    Of colours it is the mean over them, or, with ``luminance``, that of their luminance, which has less.
 
     The median over squares 512×512 of what :func:`denoisers.classical.base.estimated` finds in each: an estimate that
     fine texture raises, and noise that demosaicing or compression has smoothed lowers.
     """
     low, high = limits
+
+    def seen(square: np.ndarray) -> np.ndarray:
+        values = (square.astype(np.float64) - low) / (high - low)
+        return values @ np.array(LUMA)[:, None] if luminance and values.shape[2] == 3 else values
+
     return float(
         np.median(
             [
-                estimated((pixels[rows, columns].astype(np.float64) - low) / (high - low))
+                estimated(seen(pixels[rows, columns]))
                 for rows in squares(pixels.shape[0])
                 for columns in squares(pixels.shape[1])
             ]

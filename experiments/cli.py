@@ -9,6 +9,7 @@ import difflib
 import errno
 import functools
 import inspect
+import io
 import logging
 import os
 import re
@@ -29,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.signals import Interrupted, signals
 
+OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -71,6 +73,8 @@ def command(
             begun = False
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of exiting with 1
             logging.raiseExceptions = False  # a log that cannot be written is not the user's worry
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
             from experiments.sweeps import plugins
 
             plugins.hand_over()
@@ -120,6 +124,8 @@ def explanation(error: Exception) -> str | None:
         place = Path(error.filename or ".").absolute()
         free = shutil.disk_usage(next(parent for parent in place.parents if parent.exists())).free
         return f"{place} cannot be written: {error.strerror}, {free:,} bytes are free; make room, what is written stays"
+    if isinstance(error, OSError) and error.errno in OUT_OF_REACH and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; name another place, or make it accessible"
 
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

@@ -30,7 +30,8 @@ def asked_for(cfg: DictConfig) -> list[str]:
         UserError: one is unknown, or another value is none that can work.
     """
     known = [*SUFFIXES, *(f"{base}{form}" for base in BASES[1:] for form in ("", *(f"-{form}" for form in SUFFIXES)))]
-    require_known(cfg.variants, known, "variants", "variant")
+    asked = [cfg.variants] if isinstance(cfg.variants, str) else list(cfg.variants)
+    require_known(asked, known, "variants", "variant")
     if not 0 < cfg.keep < 1:
         raise UserError(f"keep={cfg.keep}: must be above 0 and below 1, the share of channels that stay")
     for name, value in cfg.calibration.items():
@@ -38,7 +39,7 @@ def asked_for(cfg: DictConfig) -> list[str]:
             raise UserError(f"calibration.{name}={value}: must be at least 1")
     if len(cfg.size) != 2 or not all(isinstance(side, int) and side > 0 for side in cfg.size):
         raise UserError(f"size={list(cfg.size)}: must be height and width, such as [321,481]")
-    found = ["float32", *(variant for variant in dict.fromkeys(cfg.variants) if variant != "float32")]
+    found = ["float32", *(variant for variant in dict.fromkeys(asked) if variant != "float32")]
     if cfg.student is not None:
         return found
     if any(parts(variant)[0] == "distilled" for variant in found):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from experiments.cli import UserError, command
+from experiments.resume import quoting
 
 if TYPE_CHECKING:
     from denoisers.inference import Denoiser
@@ -86,7 +87,9 @@ def folder(cfg: DictConfig, items: Sequence["Item"]) -> None:
     from experiments.cleaning.run import Cleaning
 
     output, denoiser = Path(cfg.output), network(cfg)
-    facts = {"checkpoint": digest(checkpoint.find(cfg.checkpoint)), **{key: cfg[key] for key in DECIDING}}
+    weights = checkpoint.find(cfg.checkpoint)
+    files = [weights, weights.with_suffix(".bin")] if weights.suffix == ".xml" else [weights]  # of OpenVINO
+    facts = {"checkpoint": " ".join(map(digest, files)), **{key: cfg[key] for key in DECIDING}}
     started = time.monotonic()
     with journal.opened(output, facts, cfg.overwrite) as opened:
         opened.about = {"network": type(denoiser.network).__name__, "weights": str(cfg.checkpoint)}
@@ -110,7 +113,7 @@ def one(cfg: DictConfig) -> None:
     log.info(f"{item.target}")
 
 
-@command("denoise")
+@command("denoise", quoting("checkpoint", "input", "output"))
 def main(cfg: DictConfig) -> None:
     from experiments.cleaning import places
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from experiments.cli import UserError, command, require_known
+from experiments.resume import quoting
 
 if TYPE_CHECKING:
     from denoisers.exported import Facts
@@ -73,7 +74,7 @@ def targets_of(cfg: DictConfig, name: str) -> dict[str, Path]:
     return found
 
 
-@command("export")
+@command("export", quoting("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     from datamodules.files import replacing_together
     from denoisers.exporting import FORMATS, Exporter, require_parity

@@ -1,7 +1,7 @@
 """``resume=RUN_DIR`` is the same command again, in the same folder, from the checkpoint that lies there."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +163,23 @@ def leaves(cfg: Any) -> dict[str, Any]:
     return {key: value for key, value in everything.items() if not isinstance(value, dict)}
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """A path as Hydra takes any."""
     return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def quoting(*keys: str) -> Callable[[Sequence[str]], list[str]]:
+    """For a command's paths, which people type as they are: ``input=a (1).png`` → ``input='a (1).png'``."""
+
+    def arguments(typed: Sequence[str]) -> list[str]:
+        found = []
+        for one in typed:
+            key, _, value = one.partition("=")
+            bare = key in keys and value not in ("", "null") and value[0] not in "'\""
+            found.append(f"{key}={quoted(value)}" if bare else one)
+        return found
+
+    return arguments
 
 
 def newest(run_dir: Path) -> Path | None:

@@ -293,6 +293,7 @@ def test_forms_that_a_network_does_not_have_are_named_beneath_the_table(monkeypa
     ("override", "message"),
     [
         ("variants=[int9]", "there is no variant 'int9'"),
+        ("variants=int9", "there is no variant 'int9'"),
         ("keep=1.0", "keep=1.0: must be above 0 and below 1"),
         ("criterion=l2", "there is no 'l2'"),
         ("calibration.crops=0", "calibration.crops=0: must be at least 1"),

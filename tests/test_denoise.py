@@ -42,6 +42,18 @@ def test_a_picture_may_become_another_kind_if_that_holds_as_much(identity, tmp_p
         assert code == 0, printed
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), pixels)
     assert Image.open(tmp_path / "out" / "turned.webp.png").getexif()[0x0112] == 6
+    # a scan's own tags, of any size, are none of a photograph's
+    tags = {0x0112: 3, 270: "x" * 70000}
+    Image.fromarray(pixels).save(tmp_path / "scan.tif", tiffinfo=tags, icc_profile=b"profile" * 20000)
+    code, printed = denoise(identity, tmp_path / "scan.tif", tmp_path / "scan.jpg")
+    assert code == 0, printed
+    found = Image.open(tmp_path / "scan.jpg")
+    assert dict(found.getexif()) == {0x0112: 3}
+    assert found.info["icc_profile"] == b"profile" * 20000
+    noise(tmp_path / "long.png", (20000, 1))
+    code, printed = denoise(identity, tmp_path / "long.png", tmp_path / "long.webp")
+    assert code == 2, printed
+    assert "cannot become such a file" in printed
     Image.fromarray(np.zeros((4, 5), np.uint16)).save(tmp_path / "deep.png")
     code, printed = denoise(identity, tmp_path / "deep.png", tmp_path / "deep.jpg")
     assert code == 2
@@ -52,6 +64,8 @@ def test_a_picture_may_become_another_kind_if_that_holds_as_much(identity, tmp_p
 def test_mistakes_are_named_before_anything_is_done(identity, tmp_path, denoise):
     noise(tmp_path / "in" / "a.png")
     told = saved(tmp_path / "told.ckpt", FFDNET, network=denoisers.checkpoint.build(FFDNET))
+    two = {"_target_": "denoisers.networks.dncnn.DnCNN", "channels": 2, "num_layers": 2, "num_features": 1}
+    two = saved(tmp_path / "two.ckpt", two, channels=2, network=denoisers.checkpoint.build(two))
     (tmp_path / "not.ckpt").write_bytes(b"no checkpoint")
     source, target = tmp_path / "in", tmp_path / "out"
     for arguments, said in [
@@ -64,6 +78,10 @@ def test_mistakes_are_named_before_anything_is_done(identity, tmp_path, denoise)
         ((identity, source / "*.tif", target), "no pictures or videos"),
         ((tmp_path / "not.ckpt", source, target), "not.ckpt"),
         ((tmp_path / "absent.ckpt", source, target), "no checkpoint at"),
+        ((two, source, target), "2 channels"),
+        ((identity, source / "a.png", tmp_path / "a.mp4"), "a picture becomes a picture"),
+        ((identity, source / "a.png", tmp_path / "not.ckpt" / "a.png"), "name another place"),
+        ((identity, source / "a.png", tmp_path / f"{'n' * 300}.png"), "too long"),
         ((told, source, target), "sigma=auto"),
         ((identity, source, target, "strength=1.5"), "between 0"),
         ((identity, source, target, "sigma=-1"), "from 0"),
@@ -150,6 +168,15 @@ def test_sigma_is_estimated_of_parts_of_large_pictures():
         noisy = np.clip(plain + rng.normal(0, 20, shape), 0, 255).round().astype(np.uint8)
         assert 255 * estimate_sigma(noisy, (0, 255)) == pytest.approx(20, rel=0.05)
         assert 255 * estimate_sigma(noisy.astype(np.float32) * 10 - 7, (-7, 2543)) == pytest.approx(20, rel=0.05)
+
+
+def test_sigma_auto_is_that_of_the_luminance_where_that_is_cleaned(tmp_path, denoise):
+    checkpoint = saved(tmp_path / "told.ckpt", FFDNET, network=denoisers.checkpoint.build(FFDNET))
+    noisy = np.random.default_rng(0).normal(128, 20, (200, 150, 3)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    for colour, share in (("channels", 1), ("luminance", np.linalg.norm((0.299, 0.587, 0.114)))):
+        assert denoise(checkpoint, tmp_path / "a.png", tmp_path / colour / "", "sigma=auto", f"colour={colour}")[0] == 0
+        assert report(tmp_path / colour)["files"]["a.png"]["sigma"] == [pytest.approx(20 * share, rel=0.05)]
 
 
 def test_sigma_auto_is_that_of_each_picture(tmp_path, denoise):

@@ -11,12 +11,17 @@ import numpy as np
 import odd_files
 import pytest
 from cleaned import contents, noise, report, saved
-from conftest import ROOT
+from command_line import call
+from conftest import ROOT, randomize
 from PIL import Image
 
 import denoisers
+import experiments.denoise
 from datamodules.files import replacing
 from datamodules.pictures import open_picture
+from denoisers.exported import Facts
+from denoisers.exporting import Exporter
+from denoisers.networks.dncnn import DnCNN
 from experiments.cleaning import journal
 
 
@@ -157,6 +162,62 @@ def test_a_network_that_sees_all_is_blended_and_that_is_said(tmp_path, denoise):
     assert code == 0, printed
     assert "blended" in printed
     assert report(tmp_path / "out")["files"]["a.png"]["blended"] is True
+
+
+def test_names_need_not_be_utf_8(identity, tmp_path, denoise):
+    source, names = tmp_path / "in", [os.fsdecode(name) for name in (b"gr\xfc\xdfe.png", b"sch\xf6n.png")]
+    noise(source / "a.png")
+    try:
+        (source / names[0]).write_bytes((source / "a.png").read_bytes())
+        (source / names[1]).write_bytes(b"no picture")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    code, printed = denoise(identity, source, tmp_path / "out")
+    assert code == 3, printed
+    assert "sch\\udcf6n.png: not a picture" in printed
+    assert {name: entry["status"] for name, entry in report(tmp_path / "out")["files"].items()} == {
+        "a.png": "done",
+        names[0]: "done",
+        names[1]: "failed",
+    }
+    assert "2 already clean" in denoise(identity, source, tmp_path / "out")[1]
+
+
+@pytest.mark.parametrize("name", ["a (1), b=c.png", "grüße 日本.png", "q'uote [2] {x} $y #z.png", "plain.png"])
+def test_paths_are_typed_as_they_are(identity, tmp_path, monkeypatch, capfd, name):
+    pixels = noise(tmp_path / name)
+    arguments = [f"checkpoint={identity}", f"input={tmp_path / name}", f"output={tmp_path / 'ö (2)'}/"]
+    code, printed = call(monkeypatch, capfd, experiments.denoise.main, *arguments)
+    assert code == 0, printed
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "ö (2)" / name)), pixels)
+
+
+def test_an_input_is_not_overwritten_through_a_link(identity, tmp_path, denoise):
+    noise(tmp_path / "real" / "a.png")
+    (tmp_path / "real" / "b.mp4").write_bytes(b"no video")
+    before = contents(tmp_path / "real")
+    (tmp_path / "in").mkdir()
+    for name in before:
+        (tmp_path / "in" / name).symlink_to(tmp_path / "real" / name)
+    code, printed = denoise(identity, tmp_path / "in", tmp_path / "real", "overwrite=true")
+    assert code == 3, printed
+    assert printed.count("is the input itself") == 2
+    assert contents(tmp_path / "real") == before
+
+
+def test_openvino_weights_are_part_of_what_made_a_folder(tmp_path, denoise):
+    pytest.importorskip("openvino", reason="the optional package openvino is missing")
+    noise(tmp_path / "in" / "a.png", mode="L")
+    graphs = []
+    for seed, code in ((0, 0), (1, 2)):
+        network = randomize(DnCNN(num_layers=2, num_features=3), seed).eval()
+        Exporter(network, Facts("dncnn", 1, level=False)).openvino(tmp_path / "net.xml")
+        # a fresh process gives its layers the same names whatever their weights
+        graphs.append((tmp_path / "net.xml").read_bytes())
+        (tmp_path / "net.xml").write_bytes(graphs[0])
+        found, printed = denoise(tmp_path / "net.xml", tmp_path / "in", tmp_path / "out")
+        assert found == code, printed
+    assert "checkpoint=" in printed
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------

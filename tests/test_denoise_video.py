@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from cleaned import report, saved
 from conftest import randomize
 from hydra.utils import instantiate
 
@@ -43,6 +44,8 @@ def film(path, count=14, codec="libx264", rate=25, sound=False, times=None, rota
         if rotation:
             stream.set_display_rotation(rotation)
         audio = target.add_stream("aac", rate=44100) if sound else None
+        if audio:
+            audio.metadata["language"] = "deu"
         for number, pixels in enumerate(scenes(count)):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if times:
@@ -104,6 +107,7 @@ def test_frames_stay_what_they_are(identity, tmp_path, denoise, name, options):
             packets = [[bytes(p) for p in c.demux(c.streams.audio[0]) if p.size] for c in (one, other)]
             assert packets[0] == packets[1]
             assert len(packets[0]) > 10
+            assert other.streams.audio[0].metadata["language"] == "deu"
 
 
 def test_folders_hold_videos_too(identity, tmp_path, denoise):
@@ -124,6 +128,50 @@ def test_folders_hold_videos_too(identity, tmp_path, denoise):
     assert "text.mkv: " in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "good.mp4", "report.json"]
     assert "1 already clean" in denoise(identity, tmp_path / "in", tmp_path / "out")[1]
+
+
+def test_frames_in_avi_stay_in_order_though_they_are_encoded_otherwise(identity, tmp_path, denoise):
+    source, target = film(tmp_path / "a.avi", codec="huffyuv", pix_fmt="rgb24"), tmp_path / "b.avi"
+    code, printed = denoise(identity, source, target)
+    assert code == 0, printed
+    before, after = frames(source), frames(target)
+    assert [time - after[0][0] for time in after[0]] == before[0]
+    assert psnr(after[1], before[1]) > 38
+
+
+def test_videos_without_frames_are_named(identity, tmp_path, denoise):
+    source = tmp_path / "in" / "a.mp4"
+    source.parent.mkdir()
+    with av.open(str(source), "w", options={"movflags": "frag_keyframe+empty_moov"}) as target:
+        stream = target.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        target.mux(stream.encode(av.VideoFrame.from_ndarray(scenes(1)[0], format="rgb24")))
+        target.mux(stream.encode())
+    source.write_bytes(source.read_bytes().partition(b"moof")[0][:-4])  # the recorder was switched off
+    code, printed = denoise(identity, source.parent, tmp_path / "out")
+    assert code == 3, printed
+    assert "a.mp4: holds no frame" in printed
+    assert not (tmp_path / "out" / "a.mp4").exists()
+    for name in ("b.png", "b.webm"):
+        code, printed = denoise(identity, film(tmp_path / "c.mp4", count=2), tmp_path / name)
+        assert code == 2, printed
+        assert not (tmp_path / name).exists()
+
+
+def test_frames_that_are_blended_are_said_to_be(tmp_path, denoise):
+    model = {"_target_": "denoisers.networks.cbam_unet.CBAMUNet", "num_layers": 2, "num_features": 4, "channels": 3}
+    checkpoint = saved(tmp_path / "c.ckpt", model, channels=3, network=denoisers.checkpoint.build(model))
+    (tmp_path / "in").mkdir()
+    with av.open(str(tmp_path / "in" / "a.mkv"), "w") as target:
+        stream = target.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 400, 300, "yuv444p"
+        target.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((300, 400, 3), np.uint8), format="rgb24")))
+        target.mux(stream.encode())
+    code, printed = denoise(checkpoint, tmp_path / "in", tmp_path / "out", "tile=256")
+    assert code == 0, printed
+    assert "tiles are blended" in printed
+    found = report(tmp_path / "out")
+    assert (found["tile"], found["files"]["a.mkv"]["blended"]) == (256, True)
 
 
 @pytest.mark.parametrize(("count", "window"), [(11, 3), (4, 8), (1, 2), (8, 2)])

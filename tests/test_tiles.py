@@ -271,6 +271,13 @@ def test_the_largest_tile_that_fits_is_chosen(compose, monkeypatch):
     assert memory.available(cpu) > 1e8
 
 
+def test_memory_is_counted_without_drawing_from_the_generator_of_others():
+    network, before = Seen(), torch.get_rng_state()
+    memory.bytes_per_pixel(network, 1)
+    assert network.shapes
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("model", ["dncnn", "ffdnet"])
 @torch.inference_mode()
 def test_eight_views_of_tiles_are_those_of_the_whole_picture(spec, model):

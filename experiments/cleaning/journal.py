@@ -48,7 +48,7 @@ class Journal:
             UserError: it is damaged; or it is of other facts, and nothing may be overwritten.
         """
         try:
-            found = json.loads((self.folder / REPORT).read_text())
+            found = json.loads((self.folder / REPORT).read_text(encoding="utf-8"))
             theirs, self.entries, self.tile = found["facts"], found["files"], found["tile"]
         except FileNotFoundError:
             theirs = self.facts
@@ -80,7 +80,11 @@ class Journal:
 
     def may_not(self, item: Item, overwrite: bool) -> str | None:
         """Why a file may not be written, if it may not."""
-        if overwrite or not os.path.lexists(item.target):
+        if not os.path.lexists(item.target):
+            return None
+        if item.target.exists() and item.target.samefile(item.source):
+            return f"{item.target} is the input itself, which is never overwritten: name another folder"
+        if overwrite:
             return None
         if self.entries.get(item.name, {}).get("status") == "begun":
             return None  # ours, of a process that was killed before it could say so
@@ -104,7 +108,9 @@ class Journal:
             counts = {status: statuses.count(status) for status in ("done", "skipped", "failed", "begun")}
             content = {"facts": self.facts, **self.about, "tile": self.tile, "counts": counts}
             files = dict(sorted(self.entries.items()))
-            write_text(self.folder / REPORT, json.dumps(content | {"files": files}, indent=1, ensure_ascii=False))
+            text = json.dumps(content | {"files": files}, indent=1, ensure_ascii=False)
+            # names need not be UTF-8: a byte that is none becomes \udcXX, which is JSON
+            write_text(self.folder / REPORT, text.encode("utf-8", "backslashreplace").decode())
 
     def close(self) -> None:
         """The report takes over what the journal says."""

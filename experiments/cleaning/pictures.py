@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 THREADS = 2  # that read, and as many that write
 AHEAD = 3  # pages that are read before their turn, at most
+OF_THE_SCENE = {0x0112, 0x8769, 0x8825}  # a TIFF file's orientation, EXIF and GPS; its other tags are of its pixels
 MEMORY = 1 << 30  # bytes of pages that are read before their turn, at most, unless one alone has more
 
 BLENDED = "the network sees further than a tile of this picture: tiles are blended, not those of the whole picture"
@@ -52,15 +53,18 @@ class Read:
         return int(np.prod(facts.shape)) * facts.dtype.itemsize
 
 
-def pages(items: Iterable[Item], sigma: Sigma) -> Iterator[Read]:
-    """The pages of the items in their order; some are read ahead in threads."""
+def pages(items: Iterable[Item], sigma: Sigma, luminance: bool = False) -> Iterator[Read]:
+    """The pages of the items in their order; some are read ahead in threads.
+
+    σ is estimated where that is asked for, of colours or of their ``luminance``.
+    """
     from datamodules.pictures import open_picture
 
     def read(picture: "Picture", page: int) -> tuple[np.ndarray, float | None]:
         from denoisers.sigma import estimate_sigma
 
         pixels = picture.pixels(page)
-        return pixels, 255 * estimate_sigma(pixels, picture.limits) if sigma == "auto" else sigma
+        return pixels, 255 * estimate_sigma(pixels, picture.limits, luminance) if sigma == "auto" else sigma
 
     def coming() -> Iterator[Read]:
         for item in items:
@@ -147,7 +151,7 @@ def one(item: Item, picture: "Picture", denoiser: "Denoiser", sigma: Sigma, over
     from datamodules.pictures.picture import SUFFIXES_OF
 
     def cleaned() -> Iterator[np.ndarray]:
-        for read in pages([item], sigma):
+        for read in pages([item], sigma, denoiser.luminance):
             pixels, own = read.pixels.result()
             if sigma == "auto":
                 log.info(f"{item.source}: sigma {own:.1f}")
@@ -165,7 +169,7 @@ def convert(picture: "Picture", target: Path, cleaned: Iterator[np.ndarray]) -> 
     """Writes a picture as another kind of file, with its orientation and colour profile; not its alpha channel.
 
     Raises:
-        DataError: it has more than 8 bits or more than one page.
+        DataError: it has more than 8 bits or more than one page, or that kind cannot hold it.
     """
     from PIL import Image
 
@@ -180,7 +184,18 @@ def convert(picture: "Picture", target: Path, cleaned: Iterator[np.ndarray]) -> 
     if picture.alpha:
         log.info(f"{picture.path} has an alpha channel, which is left out of {target}")
     [pixels] = cleaned
-    with Image.open(picture.path) as image:
-        kept: dict[str, Any] = {"icc_profile": image.info.get("icc_profile"), "exif": image.getexif().tobytes()}
-    with replacing(target) as temporary:
-        Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, quality=95, **kept)
+    try:
+        with Image.open(picture.path) as image:
+            exif = image.getexif()
+            for tag in set(exif) - OF_THE_SCENE if image.format == "TIFF" else ():
+                del exif[tag]
+            kept: dict[str, Any] = {"icc_profile": image.info.get("icc_profile"), "exif": exif.tobytes()}
+        with replacing(target) as temporary:
+            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(temporary, quality=95, **kept)
+    except Exception as error:  # sizes that a format does not have
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise DataError(
+            f"output={target}: {picture.path} cannot become such a file ({error}): give its own suffix, "
+            f"{picture.path.suffix}"
+        ) from error

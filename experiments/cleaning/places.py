@@ -39,7 +39,7 @@ def is_single(source: str, output: str) -> bool:
     """Whether one file is to become another, whose name is given.
 
     Raises:
-        UserError: the name has a suffix that no file to be written has.
+        UserError: the name has a suffix that no file to be written has, or of a video for a picture, or the reverse.
     """
     target = Path(output)
     if not Path(source).is_file() or target.is_dir() or output.endswith("/") or not target.suffix:
@@ -49,6 +49,8 @@ def is_single(source: str, output: str) -> bool:
             f"output={output}: {target.suffix} is not a picture format; use {Path(source).suffix}, or for a folder "
             f"output={output}/"
         )
+    if (target.suffix.lower() in VIDEOS) != (Path(source).suffix.lower() in VIDEOS):
+        raise UserError(f"output={output}: a picture becomes a picture, a video a video; use {Path(source).suffix}")
     return True
 
 

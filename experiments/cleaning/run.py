@@ -83,7 +83,7 @@ class Cleaning:
         writers = ThreadPoolExecutor(THREADS, "write")
         current: Writing | None = None
         try:
-            for read in pages(items, self.cfg.sigma):
+            for read in pages(items, self.cfg.sigma, self.denoiser.luminance):
                 if read.page and current is None:
                     continue  # a page before it failed
                 try:
@@ -134,6 +134,8 @@ class Cleaning:
         except Exception as error:
             self.failed(item, error)
         else:
+            if "tile" in entry:
+                self.journal.tile = self.denoiser.tile
             self.succeeded(item, {"input": stamp(item), **entry})
 
     def describe(self, item: Item, entry: dict[str, Any], seconds: float, sigma: float | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
+from experiments.cleaning.pictures import BLENDED
 from experiments.cleaning.places import Item
 from experiments.cli import UserError
 
@@ -54,6 +55,7 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
         raise UserError('videos need PyAV: pip install -e ".[video]"') from None
     from datamodules.errors import DataError
     from datamodules.files import replacing
+    from denoisers.clips import reach_of
 
     started, count, sigma = time.monotonic(), 0, None
     try:
@@ -62,11 +64,16 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
             if not source.streams.video:
                 raise DataError(f"{item.source}: holds no video")
             video, sound = source.streams.video[0], source.streams.audio
+            nothing = DataError(f"{item.source}: holds no frame that can be decoded")
+            if video.codec_context is None or video.codec_context.pix_fmt is None:
+                raise nothing
             target: Any = stack.enter_context(av.open(str(stack.enter_context(replacing(item.target))), "w"))
             target.metadata.update(source.metadata)
             encoder, codec = encoding(target, video, cfg.crf)
             turn(encoder, item)
             copies = {stream.index: target.add_stream_from_template(stream) for stream in sound}
+            for stream in sound:
+                copies[stream.index].metadata.update(stream.metadata)
             kind = "rgb48le" if max(part.bits for part in video.format.components) > 8 else "rgb24"
             times: deque[Any] = deque()  # of the frames that are on their way
 
@@ -85,22 +92,31 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
                 frame.pts, frame.time_base, frame.duration = times.popleft()
                 target.mux(encoder.encode(frame))
                 count += 1
+            if not count:
+                raise nothing
             target.mux(encoder.encode())
             target.close()
     except av.error.FFmpegError as error:
         if isinstance(error, OSError) and error.errno in FATAL:
             raise
-        raise DataError(f"{item.source}: {error}") from error
+        raise DataError(f"{item.source}: {error.strerror or error}") from error
     seconds = time.monotonic() - started
     height, width = video.height, video.width
     entry = {"size": [height, width, 3], "pages": count, "megapixels": height * width * count / 1e6, "codec": codec}
     log.info(f"{item.name}: {count} frames as {codec}, {count / seconds:.2f} frames/s")
+    plan = None if reach_of(denoiser.network) else denoiser.plan
+    if plan is not None and plan.cut:
+        entry |= {"tile": plan.tile, "blended": plan.blended}
+        if plan.blended:
+            log.info(f"{item.name}: {BLENDED}")
     return entry | {"seconds": round(seconds, 3), **({} if sigma is None else {"sigma": [round(sigma, 2)]})}
 
 
 def encoding(target: Any, video: Any, crf: float | None) -> tuple[Any, str]:
     """A stream of ``target`` that encodes as ``video`` is encoded, and its encoder's name."""
     import av
+
+    from datamodules.errors import DataError
 
     name, options = ENCODERS.get(video.codec_context.codec.canonical_name, ENCODERS[OTHERWISE])
     try:
@@ -113,7 +129,12 @@ def encoding(target: Any, video: Any, crf: float | None) -> tuple[Any, str]:
     known = [pixel.name for pixel in av.codec.Codec(name, "w").video_formats or []]
     if given.pix_fmt.startswith(("gbr", "rgb")) and name == "libx264":
         name, known = "libx264rgb", ["rgb24"]
-    stream = target.add_stream(name, rate=video.average_rate, options=options)
+    if target.format.name == "avi":  # in which frames have no times, but stand in their order
+        options = options | {"bf": "0"}
+    try:
+        stream = target.add_stream(name, rate=video.average_rate, options=options)
+    except ValueError as error:
+        raise DataError(f"{error}: name the output as the input's kind") from error
     stream.width, stream.height, context = video.width, video.height, stream.codec_context
     context.time_base = video.time_base
     facts = ["sample_aspect_ratio"]
@@ -184,7 +205,7 @@ def cleaned(
                 sigma = 255 * chroma.sigma_of(frame) if sigma in (None, "auto") else sigma
                 shown = chroma.independent(frame, sigma / 255, step, count)
             elif sigma == "auto":
-                sigma = 255 * estimate_sigma(frame, (0, float(np.iinfo(frame.dtype).max)))
+                sigma = 255 * estimate_sigma(frame, (0, float(np.iinfo(frame.dtype).max)), denoiser.luminance)
             held.append((frame, shown))
             count += 1
         if len(held) == before:
