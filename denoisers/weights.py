@@ -31,7 +31,7 @@ Rival = tuple[Architecture, State]  # an architecture that a file may be of, and
 
 RUNTIMES: dict[str, type[Exported]] = {".onnx": OnnxNetwork, ".xml": OpenVinoNetwork, ".pt2": TorchProgram}
 TRUST = "DENOISERS_TRUST_PT2"
-WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "network", "net", "net_g")
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "ema", "model", "network", "net", "net_g")
 # what a network knows of itself: it may be absent from a file, and a file may hold it in vain
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask", "total_ops", "total_params")
 KAIR_EPS = 1e-4  # of batch norm in KAIR; PyTorch's, and the others', is 1e-5

@@ -62,7 +62,7 @@ def test_what_was_found_is_said(tmp_path):
     assert "below 'params'" in open_network(tmp_path / "d.pth").said
 
 
-@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", "model"])
+@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", "model", "ema"])
 def test_wrappers_and_safetensors_hold_the_same(tmp_path, wrapper):
     state = STYLES["KAIR DnCNN"][2]()
     torch.save({wrapper: with_prefix("module.", state), "epoch": 5}, tmp_path / "x.pth")
