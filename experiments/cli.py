@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.signals import Interrupted, signals
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # whatever is written next would meet it, too
 OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -120,7 +121,7 @@ def explanation(error: Exception) -> str | None:
     """The message of an error that the user can put right; None for a fault of ours."""
     if isinstance(error, (UserError, OmegaConfBaseException)):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         place = Path(error.filename or ".").absolute()
         free = shutil.disk_usage(next(parent for parent in place.parents if parent.exists())).free
         return f"{place} cannot be written: {error.strerror}, {free:,} bytes are free; make room, what is written stays"

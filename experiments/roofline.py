@@ -66,9 +66,11 @@ def ceilings(device: str, half: bool, seconds: float) -> Ceilings:
     """
     dtype, matrices = torch.bfloat16 if half else torch.float32, torch.backends.cuda.matmul
     left, right = (torch.rand(SIDE[device], SIDE[device], device=device, dtype=dtype) for _ in "ab")
-    features = torch.rand(FEATURES[device], device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    kernel = torch.rand(FEATURES[device][1], FEATURES[device][1], 3, 3, device=device, dtype=dtype)
-    kernel = kernel.to(memory_format=torch.channels_last)
+    shape, channels = FEATURES[device], FEATURES[device][1]
+    features, kernel = (
+        torch.rand(size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        for size in (shape, (channels, channels, 3, 3))
+    )
     source = torch.rand(BYTES[device] // 4, device=device)
     target, kept = torch.empty_like(source), matrices.allow_tf32
 

@@ -50,9 +50,9 @@ class NAFNet(nn.Module):
     middle 12 and decoder 2-2-2-2: 29,159,715 parameters with 32 features, 115,982,915 with 64 (grey: 29,158,561 and
     115,980,609). Module names are those of the published checkpoints.
 
-    Deviations: sizes that no 2ⁿ divides are mirrored, not padded with zeros, and the last convolution
-    begins at zero. The attention averages over the whole picture in evaluation too (the authors' for deblurring
-    averages over 1.5 training crops).
+    Deviations: sizes that no 2ⁿ divides are mirrored, not padded with zeros, and the last convolution begins at zero.
+    The attention averages over the whole picture in evaluation too (the authors' for deblurring averages over 1.5
+    training crops).
 
     Args:
         channels: 1 (grey) or 3 (RGB).

@@ -18,6 +18,7 @@ from experiments.cleaning.places import Item
 if TYPE_CHECKING:
     from datamodules.pictures import Picture
     from denoisers.inference import Denoiser
+    from denoisers.tiles import Plan
 
 THREADS = 2  # that read, and as many that write
 AHEAD = 3  # pages that are read before their turn, at most
@@ -132,6 +133,15 @@ def described(item: Item, picture: "Picture") -> dict[str, Any]:
     megapixels = sum(page.height * page.width for page in picture.sheets) / 1e6
     found = {"input": stamp(item), "size": [picture.height, picture.width, picture.channels], "pages": picture.pages}
     return found | {"type": str(picture.dtype), "megapixels": megapixels, "notes": list(picture.notes)}
+
+
+def tiled(name: str, plan: "Plan | None") -> dict[str, Any]:
+    """What a report says of the tiles that a file was cleaned by, if it was; that they are blended is said at once."""
+    if plan is None or not plan.cut:
+        return {}
+    if plan.blended:
+        log.info(f"{name}: {BLENDED}")
+    return {"tile": plan.tile, "blended": plan.blended}
 
 
 def clean(denoiser: "Denoiser", picture: "Picture", pixels: np.ndarray, sigma: float | None) -> np.ndarray:

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from experiments.cleaning import video
 from experiments.cleaning.journal import Journal, stamp
-from experiments.cleaning.pictures import BLENDED, THREADS, Writing, clean, described, pages
+from experiments.cleaning.pictures import THREADS, Writing, clean, described, pages, tiled
 from experiments.cleaning.places import Item
+from experiments.cli import NO_ROOM
 from experiments.signals import signals
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Cleaning:
         try:
             entry = video.clean(item, self.denoiser, self.cfg)
         except OSError as error:
-            if error.errno in video.FATAL:
+            if error.errno in NO_ROOM:
                 raise
             self.failed(item, error)
         except Exception as error:
@@ -145,12 +146,9 @@ class Cleaning:
             entry.setdefault("sigma", []).append(round(sigma, 2))
         if self.cfg.sigma == "auto":
             log.info(f"{item.name}: sigma {sigma:.1f}")
-        plan = self.denoiser.plan
-        if plan is not None and plan.cut:
-            entry.update(tile=plan.tile, blended=plan.blended)
+        if cut := tiled(item.name, self.denoiser.plan):
+            entry.update(cut)
             self.journal.tile = self.denoiser.tile
-            if plan.blended:
-                log.info(f"{item.name}: {BLENDED}")
 
     def settle(self, left: int, last: bool = False) -> None:
         """Waits until no more than so many files are being written, and notes what became of the others."""
@@ -160,7 +158,7 @@ class Cleaning:
                 writing = self._writing.popleft()
                 if error is None:
                     self.succeeded(writing.item, writing.entry)
-                elif isinstance(error, OSError) and error.errno in video.FATAL:
+                elif isinstance(error, OSError) and error.errno in NO_ROOM:
                     if not last:
                         raise error
                 elif not isinstance(error, InterruptedError):

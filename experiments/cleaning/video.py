@@ -1,6 +1,5 @@
 """Videos through a network, frame by frame or in windows; sound and everything else beside the pictures is copied."""
 
-import errno
 import logging
 import time
 from collections import deque
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
-from experiments.cleaning.pictures import BLENDED
+from experiments.cleaning.pictures import tiled
 from experiments.cleaning.places import Item
-from experiments.cli import UserError
+from experiments.cli import NO_ROOM, UserError
 
 if TYPE_CHECKING:
     from denoisers.inference import Denoiser
@@ -31,7 +30,6 @@ ENCODERS = {
     "ffv1": ("ffv1", {}),
     "prores": ("prores_ks", {}),
 }
-FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next file would meet it, too
 OTHERWISE = "h264"  # where there is no encoder of the same format
 
 
@@ -97,18 +95,15 @@ def clean(item: Item, denoiser: "Denoiser", cfg: DictConfig) -> dict[str, Any]:
             target.mux(encoder.encode())
             target.close()
     except av.error.FFmpegError as error:
-        if isinstance(error, OSError) and error.errno in FATAL:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise
         raise DataError(f"{item.source}: {error.strerror or error}") from error
     seconds = time.monotonic() - started
     height, width = video.height, video.width
     entry = {"size": [height, width, 3], "pages": count, "megapixels": height * width * count / 1e6, "codec": codec}
     log.info(f"{item.name}: {count} frames as {codec}, {count / seconds:.2f} frames/s")
-    plan = None if reach_of(denoiser.network) else denoiser.plan
-    if plan is not None and plan.cut:
-        entry |= {"tile": plan.tile, "blended": plan.blended}
-        if plan.blended:
-            log.info(f"{item.name}: {BLENDED}")
+    if not reach_of(denoiser.network):
+        entry |= tiled(item.name, denoiser.plan)
     return entry | {"seconds": round(seconds, 3), **({} if sigma is None else {"sigma": [round(sigma, 2)]})}
 
 
